@@ -1,0 +1,24 @@
+"""Datasets: conversations from a file, a mix or the hub, as a directory of canonical rows with a card."""
+
+from shared.datasets.canonical import is_validation
+from shared.datasets.card import Card
+from shared.datasets.directory import rows, stream
+from shared.datasets.errors import DatasetError, NotCached
+from shared.datasets.hub import fetch_to_cache, from_hub
+from shared.datasets.ingest import ingest
+from shared.datasets.mix import mix
+from shared.datasets.readers import Limits
+
+__all__ = [
+    "Card",
+    "DatasetError",
+    "Limits",
+    "NotCached",
+    "fetch_to_cache",
+    "from_hub",
+    "ingest",
+    "is_validation",
+    "mix",
+    "rows",
+    "stream",
+]

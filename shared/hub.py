@@ -1,0 +1,33 @@
+"""Where the Hugging Face cache keeps a repository, without a network."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from shared.store import NotFound
+
+
+def snapshot(repository: str, revision: str, hf_home: Path) -> Path:
+    """The folder of a model in the cache; its name is the commit. Raises NotFound that says how to fetch it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, cache_dir=hf_home / "hub", local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, FileNotFoundError):
+        raise NotFound(
+            f"{repository} ({revision}) is not in the Hugging Face cache {hf_home}. "
+            f"Fetch it first: tandem fetch {repository}"
+        ) from None
+
+
+def commit(folder: Path) -> str:
+    """The commit of a snapshot folder."""
+    return folder.name
+
+
+@lru_cache(maxsize=2)
+def encoder(folder: Path):  # noqa: ANN201  # the type would import tokenizers with this module
+    """The encoder of a snapshot, loaded once for each process (about a second)."""
+    from shared.harmony import Encoder
+
+    return Encoder(folder)

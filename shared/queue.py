@@ -1,0 +1,122 @@
+"""The queue: Celery's settings, each with its reason, the names of the tasks, and how a job is submitted."""
+
+from typing import Any
+
+import redis
+from celery import Celery
+
+from shared import recipes, registry, runs
+from shared.recipes import RecipeError
+from shared.schemas import Job, Kind, Recipe, RunSpec
+from shared.settings import Settings
+from shared.store import Store, check_name, free_bytes
+
+KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "fetch")
+
+
+class QueueUnreachable(ConnectionError):
+    """Redis does not answer. What was queued is on disk and is sent again when it does."""
+
+
+class JobRefused(ValueError):
+    """A job that cannot work; the message says why."""
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application that clients and workers share."""
+    app = Celery("tandem", broker=settings.redis_url, backend=settings.redis_url)
+    app.conf.update(
+        task_default_queue=settings.queue,
+        # A message is acknowledged before the run starts: redelivery would start a long run twice
+        # (https://github.com/celery/celery/issues/5935). What a dead worker leaves behind, `recover` finds on disk.
+        task_acks_late=False,
+        # A message that waits for the worker must stay in Redis: reserved ones are redelivered after the visibility timeout.
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=1,
+        task_track_started=True,
+        result_expires=30 * 24 * 3600,
+        result_extended=True,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_connect_timeout": 3, "socket_timeout": 30, "max_retries": 1},
+        redis_socket_connect_timeout=3,
+        redis_backend_health_check_interval=10,
+        worker_hijack_root_logger=False,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+    )
+    return app
+
+
+def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job, Recipe | None]:
+    """Check a job and resolve what it names: the newest version of a data set, an alias, a recipe with its overrides.
+
+    Raises JobRefused, RecipeError, NotFound or BadName with a sentence for the person who asked."""
+    if free_bytes(store.root) < settings.min_free_bytes:
+        raise JobRefused(
+            f"Only {free_bytes(store.root) >> 20} MiB are free under {store.root}; a run needs at least "
+            f"{settings.min_free_bytes >> 20} MiB. Delete exports or checkpoints that are not needed."
+        )
+    required = {"train": ["dataset"], "evaluate": ["adapter"], "export": ["adapter"], "fetch": ["repository"]}[kind]
+    for field in required:
+        if not getattr(job, field):
+            raise JobRefused(f"A job of the kind {kind!r} needs {field!r}.")
+    changes: dict[str, Any] = {}
+    if job.dataset:
+        changes["dataset"] = registry.dataset_reference(store, job.dataset)
+    if job.adapter:
+        target = registry.resolve(store, job.adapter, settings.base_model)
+        if target.kind != "adapter":
+            raise JobRefused(f"{job.adapter!r} is not an adapter; {kind} needs one, as name@version or an alias.")
+        changes["adapter"] = target.name
+    if kind == "train":
+        name = job.name or str(changes["dataset"]).partition("@")[0]
+        changes |= {"name": check_name(name, "adapter"), "recipe": job.recipe or "standard"}
+    if kind == "export":
+        changes["encoding"] = job.encoding or "MXFP4"
+    if kind == "evaluate" and not job.dataset:
+        changes["dataset"] = registry.adapter_card(store, changes["adapter"]).dataset
+    job = job.model_copy(update=changes)
+    if kind != "train":
+        if job.recipe or job.overrides:
+            raise RecipeError(f"A job of the kind {kind!r} takes no recipe.")
+        return job, None
+    recipe = recipes.resolve(str(job.recipe), job.overrides)
+    if recipe.base_model == "default":
+        recipe = recipe.model_copy(update={"base_model": settings.base_model})
+    return job, recipe
+
+
+def submit(settings: Settings, app: Celery, kind: Kind, job: Job, cloned_from: str | None = None) -> RunSpec:
+    """Write the run's directory, then send its message: as any Celery client would, with the run's id as the task's.
+
+    Raises what `prepare` raises, and QueueUnreachable once the run is on disk."""
+    store = Store(settings.data)
+    job, recipe = prepare(settings, store, kind, job)
+    spec = runs.create(store, runs.new_id(kind), kind, job, recipe, cloned_from)
+    send(app, spec, attempt=1)
+    return spec
+
+
+def send(app: Celery, spec: RunSpec, attempt: int) -> None:
+    """Send the message for an attempt of a run. Raises QueueUnreachable."""
+    kwargs = spec.job.model_dump(exclude_defaults=True)
+    task_id = spec.id
+    if attempt > 1:
+        # Another id: a worker drops a task id that was ever revoked.
+        kwargs |= {"run_id": spec.id, "attempt": attempt}
+        task_id = f"{spec.id}.{attempt}"
+    try:
+        app.send_task(f"tandem.{spec.kind}", kwargs=kwargs, task_id=task_id, retry=False)
+    except (app.connection().recoverable_connection_errors + (redis.RedisError, OSError)) as error:
+        raise QueueUnreachable(f"The queue does not answer ({error}). The job is kept and is sent when it is back.") from error
+
+
+def waiting(settings: Settings) -> int | None:
+    """How many messages wait in Redis; None if it does not answer."""
+    try:
+        with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2) as client:
+            return int(client.llen(settings.queue))
+    except redis.RedisError:
+        return None

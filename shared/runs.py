@@ -1,0 +1,225 @@
+"""A run is a directory: created once, claimed by one attempt at a time, told in events, ended with a status."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
+from shared.store import NotFound, Store, append_line, publish, read_json, write_json
+
+PAGE_BYTES = 1 << 20
+
+
+class RunConflict(RuntimeError):
+    """What was asked does not fit the state that the run is in."""
+
+
+def new_id(kind: Kind) -> str:
+    """An id that sorts by time and can be read aloud: `train-20261121-051359-3f2a`."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+
+
+def create(
+    store: Store,
+    run_id: str,
+    kind: Kind,
+    job: Job,
+    recipe: Recipe | None = None,
+    cloned_from: str | None = None,
+) -> RunSpec:
+    """Make the directory of a queued run, whole or not at all, and return its spec; if it is there already, that one's."""
+    spec = RunSpec(id=run_id, kind=kind, job=job, recipe=recipe, cloned_from=cloned_from)
+    with store.staging(store.runs()) as folder:
+        (folder / "attempts").mkdir()
+        (folder / "checkpoints").mkdir()
+        write_json(folder / "spec.json", spec.model_dump(exclude_none=True))
+        write_json(folder / "status.json", Status().model_dump(exclude_none=True))
+        (folder / "events.jsonl").touch()
+        if publish(folder, store.run(run_id)):
+            return spec
+    return read_spec(store, run_id)
+
+
+def exists(store: Store, run_id: str) -> bool:
+    return (store.run(run_id) / "spec.json").exists()
+
+
+def read_spec(store: Store, run_id: str) -> RunSpec:
+    """Raises NotFound if there is no such run."""
+    return RunSpec.model_validate(_json(store, run_id, "spec.json"))
+
+
+def read_status(store: Store, run_id: str) -> Status:
+    """How the run stands. A queued run that was cancelled reads as cancelled, though no trainer has seen it yet."""
+    return _status(store, run_id, _json(store, run_id, "status.json"))
+
+
+def _status(store: Store, run_id: str, raw: dict[str, Any]) -> Status:
+    status = Status.model_construct(**{**_DEFAULTS, **raw})
+    if status.state == "queued" and cancel_requested(store, run_id):
+        status = status.model_copy(update={"state": "cancelled", "reason": "Cancelled before it started."})
+    return status
+
+
+_DEFAULTS = {name: field.default for name, field in Status.model_fields.items()}
+
+
+def ids(store: Store) -> list[str]:
+    """All runs, the newest first."""
+    try:
+        with os.scandir(store.runs()) as entries:
+            found = [(read_json(Path(e.path) / "spec.json")["created"], e.name) for e in entries if e.name[0] != "."]
+    except FileNotFoundError:
+        return []
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def in_state(store: Store, *states: State) -> list[tuple[str, Status]]:
+    """The runs in one of `states`, the newest first."""
+    pairs = ((run_id, read_status(store, run_id)) for run_id in ids(store))
+    return [(run_id, status) for run_id, status in pairs if status.state in states]
+
+
+# ---- the claim: which worker holds the run
+
+
+def attempts(store: Store, run_id: str) -> int:
+    """How many attempts have been claimed."""
+    try:
+        return max((int(name) for name in os.listdir(store.run(run_id) / "attempts")), default=0)
+    except FileNotFoundError:
+        return 0
+
+
+def claim(store: Store, run_id: str, attempt: int, worker: str) -> bool:
+    """Take attempt `attempt` of the run for `worker`; False if somebody has it or it is not the next one.
+
+    O_EXCL makes the file appear for one claimant only, so a message that is delivered twice works once."""
+    if attempt != attempts(store, run_id) + 1 or read_status(store, run_id).state != "queued":
+        return False
+    path = store.run(run_id) / "attempts" / str(attempt)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w") as file:
+        json.dump({"worker": worker, "since": now()}, file)
+    return True
+
+
+def heartbeat(store: Store, run_id: str, attempt: int) -> None:
+    """Say that the attempt is alive: the claim's modification time."""
+    os.utime(store.run(run_id) / "attempts" / str(attempt))
+
+
+def silence(store: Store, run_id: str) -> float:
+    """Seconds since the last attempt's heartbeat; infinite if there was none."""
+    last = attempts(store, run_id)
+    if not last:
+        return float("inf")
+    return time.time() - (store.run(run_id) / "attempts" / str(last)).stat().st_mtime
+
+
+# ---- status: one writer at a time; whoever queues it, then the trainer that claimed it
+
+
+def update(store: Store, run_id: str, **changes: Any) -> Status:
+    """Replace fields of the status; None removes a value."""
+    status = Status.model_validate({**_json(store, run_id, "status.json"), **changes})
+    write_json(store.run(run_id) / "status.json", status.model_dump(exclude_none=True))
+    return status
+
+
+def finish(store: Store, run_id: str, state: State, reason: str | None = None, result: str | None = None) -> None:
+    """Record how the run ended, in the events and then in the status."""
+    append_event(store, run_id, "status", state=state, reason=reason, result=result)
+    update(store, run_id, state=state, reason=reason, result=result, ended=now())
+
+
+def requeue(store: Store, run_id: str) -> int:
+    """Queue a run that ended unfinished, or whose worker died, for another attempt; return the attempt's number."""
+    (store.run(run_id) / "cancel").unlink(missing_ok=True)
+    update(store, run_id, state="queued", reason=None, ended=None, queued=now())
+    return attempts(store, run_id) + 1
+
+
+def resume(store: Store, run_id: str) -> int:
+    """`requeue` for a person: raises RunConflict unless the run has failed or was cancelled."""
+    state = read_status(store, run_id).state
+    if state not in ("failed", "cancelled"):
+        raise RunConflict(f"Run {run_id} is {state}; only a failed or cancelled run can be resumed.")
+    return requeue(store, run_id)
+
+
+def request_cancel(store: Store, run_id: str) -> None:
+    """Ask the run to stop after its current step. Raises RunConflict if it has ended."""
+    state = read_status(store, run_id).state
+    if state in ENDED:
+        raise RunConflict(f"Run {run_id} has already {'been ' if state == 'cancelled' else ''}{state}.")
+    (store.run(run_id) / "cancel").touch()
+
+
+def cancel_requested(store: Store, run_id: str) -> bool:
+    return (store.run(run_id) / "cancel").exists()
+
+
+# ---- events: one line each, append only
+
+
+def append_event(store: Store, run_id: str, type_: str, **fields: Any) -> None:
+    """Append one event; fields that are None are left out."""
+    event = {"time": now(), "type": type_, **{key: value for key, value in fields.items() if value is not None}}
+    append_line(store.run(run_id) / "events.jsonl", json.dumps(event, ensure_ascii=False, default=str))
+
+
+def read_events(
+    store: Store, run_id: str, offset: int = 0, limit_bytes: int = PAGE_BYTES
+) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+    """The events that start at byte `offset`, as (offset after the event, event), and the offset to go on from.
+
+    Only whole lines are read, at most about `limit_bytes` at once. Raises NotFound, or ValueError for an offset that
+    is not the start of a line."""
+    path = store.run(run_id) / "events.jsonl"
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not 0 <= offset <= size or (offset and _byte_before(file, offset) != b"\n"):
+                raise ValueError(f"{offset} is not the start of an event of run {run_id}; the offsets come with the events.")
+            file.seek(offset)
+            block = file.read(limit_bytes)
+            if block and not block.endswith(b"\n"):
+                block = block[: block.rfind(b"\n") + 1] or block + file.readline()
+    except FileNotFoundError:
+        raise NotFound(f"There is no run {run_id!r}.") from None
+    found = []
+    for line in block.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            offset += len(line)
+            found.append((offset, json.loads(line)))
+    return found, offset
+
+
+def all_events(store: Store, run_id: str, *types: str) -> Iterator[dict[str, Any]]:
+    """Every event of the run, or those of the given types, in order."""
+    with open(store.run(run_id) / "events.jsonl", "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                event = json.loads(line)
+                if not types or event["type"] in types:
+                    yield event
+
+
+def _byte_before(file: Any, offset: int) -> bytes:
+    file.seek(offset - 1)
+    return file.read(1)
+
+
+def _json(store: Store, run_id: str, name: str) -> dict[str, Any]:
+    try:
+        return read_json(store.run(run_id) / name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"There is no run {run_id!r}.") from None

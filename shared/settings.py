@@ -1,0 +1,53 @@
+"""The environment, read once into one frozen object; no other file looks at it."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a service must know to start. Each field is an environment variable of the same name in capitals,
+    `TANDEM_` in front (`HF_HOME`, `HF_TOKEN` and `REDIS_URL` excepted). `.env.example` explains each."""
+
+    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, populate_by_name=True, extra="ignore")
+
+    data: Path = Field(description="the data directory, shared by all services")
+    hf_home: Path = Field(validation_alias="HF_HOME", description="the Hugging Face cache")
+    redis_url: str = Field(validation_alias="REDIS_URL", description="the queue")
+    base_model: str = "openai/gpt-oss-20b"
+    public_url: str = "http://127.0.0.1:8080"
+    inference_url: str = "http://inference:8000"
+    llama_url: str = "http://llama:8000"
+
+    heartbeat_seconds: float = Field(5.0, gt=0)
+    stale_seconds: float = Field(30.0, gt=0, description="a claim without a heartbeat for so long is abandoned")
+    max_attempts: int = Field(5, ge=1)
+    stop_grace_seconds: float = Field(120.0, gt=0, description="time a run has to write its checkpoint when cancelled")
+    upload_limit_bytes: int = Field(8 << 30, gt=0)
+    min_free_bytes: int = Field(1 << 30, ge=0, description="less free space than this refuses new runs and uploads")
+    session_hours: float = Field(24 * 14, gt=0)
+
+    context_tokens: int = Field(8192, ge=256, description="the longest prompt plus answer that the servers accept")
+    gguf_parallel: int = Field(4, ge=1, description="requests that llama.cpp answers in one batch")
+    gguf_gpu_layers: int = Field(0, ge=0, description="layers of the GGUF model kept on a GPU; 0 is the CPU")
+    gguf_alias: str = Field("gguf", description="the alias whose export llama.cpp serves; without it, the newest")
+    queue: str = "tandem"
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises SystemExit with the names of the variables that are missing or wrong."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # pydantic fills the fields from the environment
+    except ValidationError as error:
+        raise SystemExit("\n".join(_sentence(e) for e in error.errors())) from None
+
+
+def _sentence(error: dict) -> str:
+    name = str(error["loc"][0]).upper()
+    variable = name if name in ("HF_HOME", "REDIS_URL") else f"TANDEM_{name}"
+    if error["type"] == "missing":
+        return f"The environment variable {variable} is not set. .env.example says what it is for."
+    return f"The environment variable {variable} is {error['input']!r}: {error['msg'].lower()}."
