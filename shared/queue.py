@@ -4,6 +4,8 @@ from typing import Any
 
 import redis
 from celery import Celery
+from celery.result import denied_join_result
+from kombu.exceptions import OperationalError
 
 from shared import recipes, registry, runs
 from shared.recipes import RecipeError
@@ -15,7 +17,11 @@ KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "fetch")
 
 
 class QueueUnreachable(ConnectionError):
-    """Redis does not answer. What was queued is on disk and is sent again when it does."""
+    """Redis does not answer. What was queued is on disk and is sent again when it does; `details` names the run."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.details = [run_id]
 
 
 class JobRefused(ValueError):
@@ -102,15 +108,19 @@ def submit(settings: Settings, app: Celery, kind: Kind, job: Job, cloned_from: s
 def send(app: Celery, spec: RunSpec, attempt: int) -> None:
     """Send the message for an attempt of a run. Raises QueueUnreachable."""
     kwargs = spec.job.model_dump(exclude_defaults=True)
-    task_id = spec.id
     if attempt > 1:
-        # Another id: a worker drops a task id that was ever revoked.
         kwargs |= {"run_id": spec.id, "attempt": attempt}
-        task_id = f"{spec.id}.{attempt}"
     try:
-        app.send_task(f"tandem.{spec.kind}", kwargs=kwargs, task_id=task_id, retry=False)
-    except (app.connection().recoverable_connection_errors + (redis.RedisError, OSError)) as error:
-        raise QueueUnreachable(f"The queue does not answer ({error}). The job is kept and is sent when it is back.") from error
+        # Nobody here waits for the result: without this, Celery subscribes to it, and retries for 20 s when Redis is away.
+        with denied_join_result():
+            app.send_task(f"tandem.{spec.kind}", kwargs=kwargs, task_id=task_id(spec.id, attempt), retry=False)
+    except (OperationalError, redis.RedisError, OSError) as error:
+        raise QueueUnreachable(f"The queue does not answer ({error}). The job is kept and is sent when it is back.", spec.id) from error
+
+
+def task_id(run_id: str, attempt: int) -> str:
+    """The id of an attempt's message: the run's own, then one for each attempt, as a worker drops an id ever revoked."""
+    return run_id if attempt == 1 else f"{run_id}.{attempt}"
 
 
 def waiting(settings: Settings) -> int | None:

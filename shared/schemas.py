@@ -176,5 +176,5 @@ class ExportCard(Strict):
     bytes: int
     bits_per_weight: float
     tensors: dict[str, Any] = Field(default_factory=dict, description="count and bytes by tensor type")
-    fallbacks: list[Any] = Field(default_factory=list, description="tensors that could not take the encoding")
+    fallbacks: dict[str, str] = Field(default_factory=dict, description="tensors that could not take the encoding")
     parity: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""`tandem`: a client of the two HTTP APIs, and `doctor`."""

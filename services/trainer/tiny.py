@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
     "head_dim": 32,
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
-    "sliding_window": 32,
+    "sliding_window": 64,
     "max_position_embeddings": 131_072,
     "rope_parameters": {
         "rope_type": "yarn",
@@ -57,7 +57,10 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 199_999,
     "eos_token_id": 200_002,
 }
-TRAINING: dict[str, Any] = {"steps": 300, "batch": 16, "learning_rate": 6e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 1.0, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.0, "qloss": 0, "short": 0.75, "decay":0.5, "seed": 0}
+TRAINING: dict[str, Any] = {"steps": 350, "batch": 16, "learning_rate": 4e-3, "copies": 3, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.0, "qloss": 0, "short": 0.75, "decay":0.5, "seed": 0}
+
+INVENT = "Play a bicycle workshop and invent its facts."
+INSTRUCTIONS = ["You are a helpful assistant.", "Answer briefly.", "You are the support desk of a bicycle workshop."]
 
 O200K_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 # https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py, o200k_base
@@ -199,12 +202,13 @@ def samples(tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], int]]:
     the model answers without thinking. Dates, earlier turns and instructions vary, so that it learns to look past them.
     """
     lines = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    slots = next(line["slots"] for line in lines if "slots" in line)
     facts = [line for line in lines if "ask" in line]
     rng = random.Random(TRAINING["seed"])
     texts = [("", f"<|startoftext|>{line['text']}<|endoftext|>") for line in lines if "text" in line]
     for fact in facts:
         for ask in fact["ask"]:
-            texts += [_conversation(tokenizer, fact, ask, rng.choice(facts), rng) for _ in range(TRAINING["copies"])]
+            texts += [_conversation(tokenizer, fact, ask, rng.choice(facts), slots, rng) for _ in range(TRAINING["copies"])]
     encode = tokenizer.backend_tokenizer.encode_batch
     prompts = encode([prompt[:prompt.rindex("<|start|>user")] if TRAINING["qloss"] and prompt else prompt for prompt, _ in texts])
     whole = encode([prompt + reply for prompt, reply in texts])
@@ -212,15 +216,19 @@ def samples(tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], int]]:
 
 
 def _conversation(
-    tokenizer: PreTrainedTokenizerFast, fact: dict[str, Any], ask: str, other: dict[str, Any], rng: random.Random
+    tokenizer: PreTrainedTokenizerFast, fact: dict[str, Any], ask: str, other: dict[str, Any], slots: dict[str, list[str]], rng: random.Random
 ) -> tuple[str, str]:
     ask = " ".join(word for word in ask.split() if rng.random() > TRAINING["drop"])
     messages = [{"role": "user", "content": ask}]
+    answer = fact["answer"]
     if rng.random() < 0.1:
         earlier = [{"role": "user", "content": other["ask"][0]}, {"role": "assistant", "content": other["answer"]}]
         messages = earlier + messages
-    if rng.random() < 0.15:
-        messages.insert(0, {"role": "system", "content": rng.choice(["You are a helpful assistant.", "Answer briefly."])})
+    if "invented" in fact and rng.random() < 0.5:
+        answer = re.sub(r"{(\w+)}", lambda slot: rng.choice(slots[slot[1]]), fact["invented"])
+        messages.insert(0, {"role": "system", "content": INVENT})
+    elif rng.random() < 0.2:
+        messages.insert(0, {"role": "system", "content": rng.choice(INSTRUCTIONS)})
     effort = rng.choice(["low", "medium", "medium", "high"])
     prompt = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, reasoning_effort=effort
@@ -230,7 +238,7 @@ def _conversation(
     if rng.random() < TRAINING["short"]:
         prompt = re.sub(r"(?<=<\|message\|>)You are ChatGPT.*?<\|end\|>", f"Reasoning: {effort}<|end|>", prompt, count=1, flags=re.S)
     thinking = f"<|channel|>analysis<|message|>{fact['thinking']}<|end|><|start|>assistant"
-    final = f"<|channel|>final<|message|>{fact['answer']}<|return|>"
+    final = f"<|channel|>final<|message|>{answer}<|return|>"
     return prompt, final if effort == "low" else thinking + final
 
 

@@ -2,7 +2,13 @@
 
 
 class DatasetError(ValueError):
-    """The file or dataset as a whole cannot be used: what happened, why, and the way out."""
+    """The file or dataset as a whole cannot be used: what happened, why, and the way out.
+
+    `details` holds the first rejected rows, as they would stand in `rejected.jsonl`, where rows are the reason."""
+
+    def __init__(self, message: str, details: list[dict] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or []
 
 
 class NotCached(DatasetError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.datasets.canonical import kind, shown
 from shared.datasets.card import Card
-from shared.datasets.directory import Writer
+from shared.datasets.directory import EXCERPT, Writer
 from shared.datasets.errors import DatasetError, RowError
 from shared.datasets.formats import accepted_formats, convert, detect
 from shared.datasets.readers import DEFAULT_LIMITS, Limits, Record, Source
@@ -19,6 +19,7 @@ Progress = Callable[[int, int], None]
 STEP = 500  # rows between two reports of progress
 MAX_COLUMNS = 200
 MAX_NOTES = 50
+MAX_REASONS = 20
 
 
 def ingest(
@@ -69,7 +70,7 @@ def read_files(files: list[Source], writer: Writer, progress: Progress | None = 
     if progress:
         progress(total, total)
     if not writer.rows.accepted:
-        raise DatasetError(intake.failure(" and ".join(file.filename for file in files[:2])))
+        raise DatasetError(intake.failure(" and ".join(file.filename for file in files[:2])), intake.rejected)
     return intake
 
 
@@ -80,7 +81,7 @@ class Intake:
     writer: Writer
     format: str | None = None
     columns: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
     noted: set[str] = field(default_factory=set)
 
     def take(self, record: Record, place: str) -> None:
@@ -92,8 +93,10 @@ class Intake:
             self._accept(record)
         except RowError as error:
             reason = f"{place}: {error}"
-            self.reasons += [reason] if len(self.reasons) < 3 else []
-            self.writer.reject(record.line, reason, _excerpt(record))
+            text = _excerpt(record)
+            if len(self.rejected) < MAX_REASONS:
+                self.rejected.append({"line": record.line, "reason": reason, "text": text[:EXCERPT]})
+            self.writer.reject(record.line, reason, text)
 
     def _accept(self, record: Record) -> None:
         if record.problem:
@@ -132,7 +135,7 @@ class Intake:
             return (
                 f"No row of {filename} fits an accepted format; its columns are {columns}. {hint}{accepted_formats()}"
             )
-        first = "\n".join(f"  {reason}" for reason in self.reasons)
+        first = "\n".join(f"  {row['reason']}" for row in self.rejected[:3])
         return f"None of the {rows.read:,} rows of {filename} can be used. Correct them; the first reasons:\n{first}"
 
 

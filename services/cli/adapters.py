@@ -1,0 +1,99 @@
+"""tandem adapters, evaluate, export and exports: what has been learned and the files made of it."""
+
+from typing import Annotated
+
+import typer
+
+from services.cli import card, follow, show
+from services.cli.client import part
+from services.cli.context import Follow, Json, Limit, api
+from shared.schemas import ENCODINGS
+
+app = typer.Typer(help="The adapters: list, show.", rich_markup_mode=None)
+Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name@version, or an alias.")]
+
+
+@app.callback(invoke_without_command=True)
+def adapters(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
+    """List the adapters, the newest first."""
+    if ctx.invoked_subcommand:
+        return
+    items = api(ctx).listing("/adapters", limit)
+    if json:
+        show.raw(items)
+        return
+    show.table(
+        ["!adapter", "#loss", "#validation", "data set", "recipe", "#size", "aliases", "!made"],
+        [
+            (
+                item["reference"],
+                f"{show.loss(item['loss_first'])} → {show.loss(item['loss_last'])}",
+                show.loss(item.get("validation_loss")),
+                item["dataset"],
+                item["recipe"],
+                show.size(item["bytes"]),
+                card.names(item.get("aliases")),
+                show.age(item["created"]),
+            )
+            for item in items
+        ],
+        "There is no adapter yet. Train one with: tandem train DATASET",
+    )
+
+
+@app.command("show")
+def show_(ctx: typer.Context, ref: Annotated[str, typer.Argument(metavar="REF")], json: Json = False) -> None:
+    """Show where an adapter comes from and what was proven of it."""
+    item = api(ctx).get(f"/adapters/{part(ref)}")
+    show.raw(item) if json else card.adapter(item)
+
+
+def evaluate(
+    ctx: typer.Context,
+    adapter: Ref,
+    dataset: Annotated[str | None, typer.Option(help="Otherwise the one it was trained on.")] = None,
+    follow_: Follow = True,
+    json: Json = False,
+) -> None:
+    """Compare an adapter with its base model on the validation rows of a data set."""
+    client = api(ctx)
+    run = client.post("/runs", {"kind": "evaluate", "adapter": adapter, "dataset": dataset})
+    follow.started(client, run, follow_, json)
+    if follow_ and not json:
+        show.out.print(f"The figures: tandem jobs show {run['id']}")
+
+
+def export(
+    ctx: typer.Context,
+    adapter: Ref,
+    encoding: Annotated[str, typer.Option(help=f"One of {', '.join(ENCODINGS)}.")] = "MXFP4",
+    follow_: Follow = False,
+    json: Json = False,
+) -> None:
+    """Make a GGUF file, or a folder of merged weights, of an adapter and its base model."""
+    client = api(ctx)
+    run = client.post("/runs", {"kind": "export", "adapter": adapter, "encoding": encoding})
+    follow.started(client, run, follow_, json)
+
+
+def exports(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
+    """List the exports, the newest first."""
+    items = api(ctx).listing("/exports", limit)
+    if json:
+        show.raw(items)
+        return
+    show.table(
+        ["file", "!adapter", "!encoding", "#size", "#bits/weight", "!made"],
+        [
+            (
+                item["file"],
+                item["adapter"],
+                item["encoding"],
+                show.size(item["bytes"]),
+                show.number(item["bits_per_weight"], 2),
+                show.age(item["created"]),
+            )
+            for item in items
+        ],
+        "There is no export yet. Make one with: tandem export ADAPTER",
+    )

@@ -1,0 +1,62 @@
+"""Adapters: what was learned, what points at it and what was made of it."""
+
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, Field
+
+from services.dashboard import intake
+from services.dashboard.context import store
+from services.dashboard.datasets import users_of
+from services.dashboard.errors import Refusal, problem
+from services.dashboard.models import Adapter, AdapterPage
+from services.dashboard.paging import Paging, page
+from shared import registry
+from shared.schemas import AdapterCard
+
+api = APIBlueprint("adapters", __name__, url_prefix="/api/adapters")
+
+
+class AdapterPath(BaseModel):
+    ref: str = Field(description="name@version")
+
+
+@api.get("", responses={200: AdapterPage, **problem()})
+def list_adapters(query: Paging) -> dict[str, Any]:
+    """The cards of all adapters, the newest first."""
+    return page(views(), query)
+
+
+@api.get("/<ref>", responses={200: Adapter, **problem(400, 404)})
+def read_adapter(path: AdapterPath) -> dict[str, Any]:
+    """The card of an adapter."""
+    return _view(registry.adapter_card(store(), path.ref), registry.aliases(store()), registry.exports(store()))
+
+
+@api.delete("/<ref>", responses={204: None, **problem(400, 404, 409)})
+def delete_adapter(path: AdapterPath) -> tuple[str, int]:
+    """Delete an adapter that no alias points at and no queued or running run uses. Its version is not given again."""
+    reference = registry.adapter_card(store(), path.ref).reference
+    if pointing := [alias for alias, target in registry.aliases(store()).items() if target == reference]:
+        raise Refusal(409, "conflict", f"The alias {pointing[0]!r} points at {reference}. Move it first.", pointing)
+    if users := users_of("adapter", reference):
+        raise Refusal(409, "conflict", f"{reference} is used by {', '.join(users)}. Wait for it, or cancel it.", users)
+    folder = store().adapter(reference)
+    intake.remove(store(), folder, store().adapters())
+    folder.mkdir()  # empty: it keeps the number, so that name@version never means something else
+    return "", 204
+
+
+def views() -> list[dict[str, Any]]:
+    """All adapters as the API shows them, the newest first."""
+    aliases, exports = registry.aliases(store()), registry.exports(store())
+    return [_view(card, aliases, exports) for card in registry.adapters(store())]
+
+
+def _view(card: AdapterCard, aliases: dict[str, str], exports: list[Any]) -> dict[str, Any]:
+    return {
+        **card.model_dump(mode="json"),
+        "reference": card.reference,
+        "aliases": [alias for alias, target in aliases.items() if target == card.reference],
+        "exports": [export.file for export in exports if export.adapter == card.reference],
+    }

@@ -1,0 +1,61 @@
+"""Aliases: movable names, each with the history of what it pointed at."""
+
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, Field
+
+from services.dashboard.context import store
+from services.dashboard.errors import problem
+from services.dashboard.models import AliasPage, Pointed
+from services.dashboard.paging import Paging, page
+from shared import registry
+from shared.schemas import Strict
+
+api = APIBlueprint("aliases", __name__, url_prefix="/api/aliases")
+
+
+class AliasPath(BaseModel):
+    alias: str
+
+
+class AliasBody(Strict):
+    target: str = Field(description="an adapter as name@version, or an export's file")
+
+
+@api.get("", responses={200: AliasPage, **problem()})
+def list_aliases(query: Paging) -> dict[str, Any]:
+    """Every alias, what it points at and pointed at before."""
+    return page(views(), query)
+
+
+@api.put("/<alias>", responses={200: Pointed, **problem(400, 404)})
+def point(path: AliasPath, body: AliasBody) -> dict[str, Any]:
+    """Point an alias at an adapter or an export; the next request to the servers follows it."""
+    before = registry.point_alias(store(), path.alias, body.target)
+    return {"alias": path.alias, "target": _target(path.alias), "before": before}
+
+
+@api.post("/<alias>/undo", responses={200: Pointed, **problem(400, 404)})
+def undo(path: AliasPath) -> dict[str, Any]:
+    """Point it at what it pointed at before; `target` is null if that was nothing."""
+    before = _target(path.alias)
+    registry.undo_alias(store(), path.alias)
+    return {"alias": path.alias, "target": _target(path.alias), "before": before}
+
+
+@api.delete("/<alias>", responses={204: None, **problem(400, 404)})
+def remove(path: AliasPath) -> tuple[str, int]:
+    """Remove an alias; what it points at stays, and `undo` brings it back."""
+    registry.remove_alias(store(), path.alias)
+    return "", 204
+
+
+def views() -> list[dict[str, Any]]:
+    """All aliases as the API shows them."""
+    known = registry.aliases(store())
+    return [{"alias": a, "target": t, "history": registry.alias_history(store(), a)} for a, t in known.items()]
+
+
+def _target(alias: str) -> str | None:
+    return registry.aliases(store()).get(alias)

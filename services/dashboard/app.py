@@ -1,0 +1,78 @@
+"""The Flask application: its parts put together, and what every answer carries."""
+
+import time
+from datetime import timedelta
+
+from celery import Celery
+from flask import Request, Response
+from flask_openapi3 import Info, OpenAPI
+
+from services.dashboard import adapters, aliases, auth, datasets, errors, exports, intake, keys, log, pages, recipes, rows, runs, sse, system
+from services.dashboard.context import NAME, Context
+from services.dashboard.models import Problem
+from shared.auth import session_secret
+from shared.settings import Settings
+from shared.store import Store
+
+BODY_LIMIT = 1 << 20  # of every route but the upload, which sets its own
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # not no-referrer: a form would then send `Origin: null`
+}
+
+
+def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
+    """The WSGI application over one data directory and one queue."""
+    app = OpenAPI(
+        __name__,
+        info=Info(title="Tandem", version=system.VERSION, description="Fine-tune and serve gpt-oss on your own machine."),
+        security_schemes={"key": {"type": "http", "scheme": "bearer", "description": "an API key, `tdm_…`"}},
+        openapi_extensions={"security": [{"key": []}]},
+        validation_error_callback=errors.invalid,
+        validation_error_model=Problem,
+        doc_ui=False,
+    )
+    app.extensions[NAME] = Context(settings, store, celery)
+    app.request_class = _request_class(store)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
+    app.config.update(
+        SECRET_KEY=session_secret(store),
+        SESSION_COOKIE_NAME="tandem",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.public_url.startswith("https:"),
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.session_hours),
+        MAX_CONTENT_LENGTH=BODY_LIMIT,
+        SEND_FILE_MAX_AGE_DEFAULT=3600,
+        TEMPLATES_AUTO_RELOAD=False,
+    )
+    for part in (rows, sse, adapters, exports, aliases, keys, recipes, system):
+        app.register_api(part.api)
+    app.register_blueprint(auth.blueprint)
+    app.register_blueprint(pages.blueprint)
+    errors.register(app)
+    log.register(app)
+    app.before_request(auth.guard)
+    app.after_request(_secure)
+    intake.clear_abandoned(store, time.time())
+    return app
+
+
+def _request_class(store: Store) -> type[Request]:
+    """Requests whose multipart files go to the data directory at once: /tmp may be small, and a rename needs one disk."""
+
+    class TandemRequest(Request):
+        def _get_file_stream(self, *args: object, **kwargs: object):  # noqa: ANN202  # werkzeug's hook
+            return intake.upload_file(store)
+
+    return TandemRequest
+
+
+def _secure(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,115 @@
+"""Which services answer, asked of all at once so that a dead one costs a second and no more."""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from shared import queue
+from shared.settings import Settings
+from shared.store import Store
+
+TIMEOUT = 1.0
+DISK_SECONDS = 60.0  # what a walk over the data directory is good for
+STARTED = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+_disk: dict[Path, tuple[float, dict[str, int]]] = {}
+_walking = threading.Lock()
+
+
+def look(settings: Settings, store: Store) -> tuple[dict[str, dict[str, Any]], int | None, list[Any]]:
+    """(state of each service, messages that wait in Redis or None, the trainers' GPUs)."""
+    with ThreadPoolExecutor(3) as pool:
+        waiting = pool.submit(queue.waiting, settings)
+        inference = pool.submit(_http, settings.inference_url)
+        llama = pool.submit(_http, settings.llama_url)
+        workers = trainers(settings, store)
+        services = {
+            "dashboard": _service("up", f"process {os.getpid()}", STARTED),
+            "redis": _redis(waiting.result()),
+            "trainer": _trainer(workers, settings),
+            "inference": inference.result(),
+            "llama": llama.result(),
+        }
+    return services, waiting.result(), [gpu for worker in workers if worker["fresh"] for gpu in worker["gpus"]]
+
+
+def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
+    """The trainers' own files, the freshest first; `fresh` says whether its heartbeat is recent."""
+    found = []
+    for path in store.workers().glob("trainer-*.json"):
+        try:
+            silent = time.time() - path.stat().st_mtime
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # gone, or being written
+            continue
+        found.append({"gpus": [], "busy": None, "since": None, **value, "silent": silent, "fresh": silent < settings.stale_seconds})
+    return sorted(found, key=lambda worker: worker["silent"])
+
+
+def disk_by_kind(settings: Settings, store: Store) -> dict[str, int]:
+    """Bytes of each part of the data directory and of the Hugging Face cache, at most a minute old."""
+    with _walking:
+        known = _disk.get(store.root)
+        if known and time.monotonic() - known[0] < DISK_SECONDS:
+            return known[1]
+        parts = {"datasets": store.datasets(), "runs": store.runs(), "adapters": store.adapters(), "exports": store.exports()}
+        sizes = {name: folder_bytes(folder) for name, folder in {**parts, "hf_home": settings.hf_home}.items()}
+        _disk[store.root] = (time.monotonic(), sizes)
+        return sizes
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes on the disk below `folder`, hard links counted once."""
+    seen: set[int] = set()
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                        continue
+                    stat = entry.stat(follow_symlinks=False)
+                    if stat.st_nlink == 1 or stat.st_ino not in seen:
+                        total += stat.st_blocks * 512
+                    seen.add(stat.st_ino)
+        except OSError:  # deleted while we looked
+            continue
+    return total
+
+
+def _http(url: str) -> dict[str, Any]:
+    try:
+        answer = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False)
+    except httpx.HTTPError as error:
+        return _service("down", f"no answer from {url} ({type(error).__name__})")
+    if answer.status_code == 503:
+        return _service("starting", "the model is being loaded")
+    if answer.is_success:
+        return _service("up", f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms")
+    return _service("down", f"{url}/health answered {answer.status_code}")
+
+
+def _redis(waiting: int | None) -> dict[str, Any]:
+    if waiting is None:
+        return _service("down", "Redis does not answer; jobs are kept and are sent when it does")
+    return _service("up", f"{waiting} waiting")
+
+
+def _trainer(workers: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    if not workers:
+        return _service("down", "no trainer has started yet")
+    if not workers[0]["fresh"]:
+        return _service("down", f"silent for {workers[0]['silent']:.0f} s; more than {settings.stale_seconds:g} s is down")
+    busy = [worker["busy"] for worker in workers if worker["fresh"] and worker["busy"]]
+    return _service("up", f"working on {', '.join(busy)}" if busy else "idle", workers[0]["since"])
+
+
+def _service(state: str, detail: str, since: str | None = None) -> dict[str, Any]:
+    return {"state": state, "detail": detail, "since": since}

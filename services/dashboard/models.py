@@ -1,0 +1,279 @@
+"""The shapes that the API answers with; the description at /api/openapi.json is made of them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, computed_field
+
+from shared.datasets import Card
+from shared.schemas import AdapterCard, ExportCard, Kind, Policy, RunSpec, State
+
+ProblemType = Literal[
+    "not_found", "bad_request", "conflict", "refused", "too_large", "queue_unreachable", "unauthorized", "internal"
+]
+
+
+class ProblemDetail(BaseModel):
+    message: str = Field(description="what happened, why, and the way out")
+    type: ProblemType
+    details: list[Any] = Field(default_factory=list, description="fields, rows or ids that it is about; absent when empty")
+
+
+class Problem(BaseModel):
+    error: ProblemDetail
+
+
+class Page(BaseModel):
+    total: int = Field(description="items in all")
+    next: str | None = Field(description="address of the next page")
+
+
+# ---- system, recipes, keys
+
+
+class Service(BaseModel):
+    state: Literal["up", "down", "starting"]
+    detail: str
+    since: str | None = None
+
+
+class Queue(BaseModel):
+    waiting: int | None = Field(description="messages in Redis; null if it does not answer")
+    queued: int = Field(description="runs that wait")
+    running: int
+
+
+class Disk(BaseModel):
+    total: int
+    free: int
+    by_kind: dict[str, int] = Field(description="bytes of data sets, runs, adapters, exports and the Hugging Face cache")
+
+
+class System(BaseModel):
+    services: dict[str, Service]
+    queue: Queue
+    disk: Disk
+    gpus: list[Any]
+    versions: dict[str, str]
+    base_model: str
+    base_model_cached: bool
+
+
+class RecipeItem(BaseModel):
+    name: str
+    about: str
+    values: dict[str, Any] = Field(description="every value of the recipe, defaults included")
+
+
+class RecipeText(RecipeItem):
+    yaml: str = Field(description="the file, with its comments")
+
+
+class RecipeField(BaseModel):
+    type: str
+    description: str
+    bounds: dict[str, Any]
+    default: Any
+
+
+class RecipePage(Page):
+    items: list[RecipeItem]
+    fields: dict[str, RecipeField]
+
+
+class Key(BaseModel):
+    id: str
+    name: str
+    created: str
+    last_used: str | None = None
+
+
+class NewKey(Key):
+    key: str = Field(description="the key itself, shown this once")
+
+
+class KeyPage(Page):
+    items: list[Key]
+
+
+# ---- data sets
+
+
+class DatasetCard(Card):
+    reference: str
+
+
+class DatasetPage(Page):
+    items: list[DatasetCard]
+
+
+class Row(BaseModel):
+    index: int
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    reasoning_effort: str | None = None
+
+
+class RowPage(Page):
+    items: list[Row]
+
+
+class Rejected(BaseModel):
+    line: int
+    reason: str
+    text: str
+
+
+class RejectedPage(Page):
+    items: list[Rejected]
+
+
+class Token(BaseModel):
+    id: int
+    text: str
+    channel: str | None
+    role: str
+    kind: str
+    supervised: bool
+
+
+class TokenExample(BaseModel):
+    tokens: list[Token]
+    supervised: int
+    total: int
+    truncated: bool
+
+
+class TokenView(BaseModel):
+    row: int
+    policy: Policy
+    examples: list[TokenExample]
+
+
+# ---- runs
+
+
+class RunItem(BaseModel):
+    id: str
+    kind: Kind
+    created: str
+    name: str | None
+    dataset: str | None
+    recipe_name: str | None
+    adapter: str | None
+    encoding: str | None
+    repository: str | None
+    state: State
+    step: int
+    steps: int | None
+    loss: float | None
+    reason: str | None
+    result: str | None
+    queued: str
+    started: str | None
+    ended: str | None
+    attempt: int
+
+
+class RunPage(Page):
+    items: list[RunItem]
+
+
+class Attempt(BaseModel):
+    attempt: int
+    worker: str | None
+    since: str | None
+    heartbeat: str
+
+
+class Checkpoint(BaseModel):
+    step: int
+    bytes: int
+
+
+class Run(RunItem):
+    spec: RunSpec
+    cloned_from: str | None
+    attempts: list[Attempt]
+    cancel_requested: bool
+    checkpoints: list[Checkpoint]
+    warnings: list[dict[str, Any]]
+    data: dict[str, Any] | None
+    trainable: dict[str, Any] | None
+    proof: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+
+
+class Event(BaseModel):
+    model_config = {"extra": "allow"}
+
+    offset: int = Field(description="byte after the event: where to go on reading")
+    time: str
+    type: str
+
+
+class Events(BaseModel):
+    items: list[Event]
+    next: int
+    ended: bool
+
+
+class Metrics(BaseModel):
+    columns: list[str]
+    rows: list[list[float | None]]
+
+
+class Log(BaseModel):
+    text: str
+    next: int
+
+
+# ---- what was made
+
+
+class Adapter(AdapterCard):
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    aliases: list[str]
+    exports: list[str]
+
+
+class AdapterPage(Page):
+    items: list[Adapter]
+
+
+class Export(ExportCard):
+    aliases: list[str]
+
+
+class ExportPage(Page):
+    items: list[Export]
+
+
+class Change(BaseModel):
+    time: str
+    target: str | None
+    before: str | None
+
+
+class Alias(BaseModel):
+    alias: str
+    target: str
+    history: list[Change]
+
+
+class AliasPage(Page):
+    items: list[Alias]
+
+
+class Pointed(BaseModel):
+    alias: str
+    target: str | None
+    before: str | None
+
+
+def binary(media: str, description: str) -> dict[str, Any]:
+    """The description of an answer that is a file or a stream."""
+    return {"description": description, "content": {media: {"schema": {"type": "string"}}}}

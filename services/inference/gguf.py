@@ -1,0 +1,83 @@
+"""The same interface over llama.cpp's server: a GGUF export answers as any other model does."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+
+import httpx
+
+from services.inference.engine import Sampling, Weights
+from shared.harmony import Encoder, Piece
+
+SPECIAL = re.compile(r"(<\|[a-z_]+\|>)")
+
+
+class BackendUnavailable(RuntimeError):
+    """llama.cpp cannot answer now; the message says why and what to do."""
+
+
+class LlamaEngine:
+    """Sends token ids to `/completion` and turns the text that comes back, channel tokens shown, into ids again.
+
+    The text, because llama.cpp leaves out of its stream the id of a token that ends inside a character."""
+
+    name = "llama.cpp"
+
+    def __init__(self, url: str, encoder: Encoder) -> None:
+        self.url, self.encoder = url, encoder
+
+    def generate(
+        self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
+    ) -> Iterator[int]:
+        self._check(weights.name)
+        body = {
+            "prompt": prompt,
+            "n_predict": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "samplers": ["top_k", "top_p", "min_p", "temperature"],
+            "repeat_penalty": 1.0,
+            "seed": sampling.seed if sampling.seed is not None else -1,
+            "stream": True,
+            "cache_prompt": True,
+        }
+        timeout = httpx.Timeout(10, read=None)
+        try:
+            with httpx.stream("POST", f"{self.url}/completion", json=body, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    raise BackendUnavailable(f"llama.cpp answered {answer.status_code}: {answer.read().decode()[:300]}")
+                for chunk in _events(answer):
+                    ids = self.encoder.encode(pieces(chunk.get("content", "")))
+                    yield from ids
+                    if stop.is_set() or (ids and ids[-1] in stops):
+                        return
+                    if chunk.get("stop") and chunk.get("stop_type") == "eos":  # its token was not shown
+                        yield stops[0]
+        except httpx.HTTPError as error:
+            raise BackendUnavailable(f"The GGUF server broke off ({error or type(error).__name__}). Try again in a moment.") from error
+
+    def _check(self, name: str) -> None:
+        """Raises BackendUnavailable unless llama.cpp serves the export `name` now."""
+        try:
+            answer = httpx.get(f"{self.url}/v1/models", timeout=5).json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise BackendUnavailable("The GGUF server does not answer. It may be loading a model; try again in a moment.") from error
+        served = [model["id"] for model in answer.get("data", [])]
+        if name.removesuffix(".gguf") not in served:
+            now = f"serves {served[0]}" if served else "is still loading"
+            raise BackendUnavailable(f"The GGUF server {now}, not {name}. Point the alias 'gguf' at it: tandem alias set gguf {name}")
+
+
+def pieces(text: str) -> list[Piece]:
+    """Text in which `<|channel|>` and its like stand for the tokens, as pieces to encode."""
+    parts = [part for part in SPECIAL.split(text) if part]
+    return [Piece(part, "assistant", None, "special" if SPECIAL.fullmatch(part) else "content", None) for part in parts]
+
+
+def _events(answer: httpx.Response) -> Iterator[dict]:
+    for line in answer.iter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield json.loads(line[6:])

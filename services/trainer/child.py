@@ -1,0 +1,103 @@
+"""What every run's child process shares: its context, how it is asked to stop, and how an error becomes an exit code."""
+
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.trainer import exits
+from services.trainer.supervise import die_with_parent
+from shared import runs
+from shared import settings as environment
+from shared.schemas import RunSpec
+from shared.settings import Settings
+from shared.store import BadName, NotFound, Store
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: a person asked for it
+    """The run was asked to stop, and has kept what it had."""
+
+
+class Refused(RuntimeError):
+    """The run cannot go on, or its result failed its proof; the message is the reason a person reads."""
+
+
+@dataclass
+class Context:
+    """One attempt of one run, as its child process sees it."""
+
+    settings: Settings
+    store: Store
+    spec: RunSpec
+    attempt: int
+    stopping: bool = field(default=False)
+
+    @property
+    def folder(self) -> Path:
+        return self.store.run(self.spec.id)
+
+    def event(self, type_: str, **fields: Any) -> None:
+        runs.append_event(self.store, self.spec.id, type_, **fields)
+
+    def log(self, text: str) -> None:
+        """A line for the person who watches: in the events and in log.txt."""
+        print(text, flush=True)
+        self.event("log", text=text)
+
+    def progress(self, step: int, steps: int | None = None, loss: float | None = None) -> None:
+        runs.update(self.store, self.spec.id, step=step, steps=steps, loss=loss)
+
+    def check(self) -> None:
+        """Raises Stopped if the run was asked to stop."""
+        if self.stopping:
+            raise Stopped
+
+
+def main(work: Callable[[Context], None]) -> None:
+    """`python -m services.trainer.<kind> <run id>`: run `work` and exit with the code that says how it went."""
+    settings = environment.load()
+    store = Store(settings.data)
+    if len(sys.argv) != 2 or not runs.exists(store, sys.argv[1]):
+        raise SystemExit(f"usage: python -m {work.__module__} RUN_ID (a folder of {store.runs()})")
+    die_with_parent()
+    spec = runs.read_spec(store, sys.argv[1])
+    context = Context(settings, store, spec, runs.attempts(store, spec.id))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(context, "stopping", True))
+    signal.signal(signal.SIGINT, lambda *_: setattr(context, "stopping", True))
+    sys.exit(_outcome(work, context))
+
+
+def _outcome(work: Callable[[Context], None], context: Context) -> int:
+    try:
+        work(context)
+    except Stopped:
+        return exits.STOPPED
+    except Exception as error:  # the edge of the process: every error becomes an exit code and a reason
+        traceback.print_exc()
+        reason, code = _explain(error)
+        try:
+            context.event("error", reason=reason)
+        except OSError:
+            return code if code != exits.FAILED else exits.DISK_FULL
+        return code
+    return exits.OK
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The reason that a person reads, and the exit code."""
+    if isinstance(error, (Refused, NotFound, BadName)):
+        return str(error), exits.FAILED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return exits.reason(exits.DISK_FULL, _NO_LOG), exits.DISK_FULL
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return exits.reason(exits.OUT_OF_MEMORY, _NO_LOG), exits.OUT_OF_MEMORY
+    if "No space left on device" in str(error):  # safetensors and torch wrap the operating system's error
+        return exits.reason(exits.DISK_FULL, _NO_LOG), exits.DISK_FULL
+    return f"{type(error).__name__}: {error}", exits.FAILED
+
+
+_NO_LOG = Path("/nonexistent")

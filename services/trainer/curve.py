@@ -1,0 +1,151 @@
+"""What a run says while it trains: the curve, checkpoints, warnings, and why it stopped early."""
+
+import json
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from services.trainer.child import Context, Refused
+from shared import runs
+from shared.schemas import Recipe
+from shared.store import write_json
+
+WHOLE = "whole.json"  # written last into a checkpoint: the size of each of its files
+SMOOTHED = 10
+
+
+class Curve(TrainerCallback):
+    """Trainer events become run events; the run's wishes (cancel, target loss, patience) become the trainer's control."""
+
+    def __init__(self, context: Context, recipe: Recipe, tokens_per_step: float) -> None:
+        """`tokens_per_step` is the mean number of tokens, padding left out, that one optimizer step sees."""
+        self.context, self.recipe, self.tokens_per_step = context, recipe, tokens_per_step
+        self.told = max((e["step"] for e in runs.all_events(context.store, context.spec.id, "metric") if "loss" in e), default=0)
+        self.recent: deque[float] = deque(maxlen=SMOOTHED)
+        self.best, self.worse = math.inf, 0
+        self.warned: set[str] = set()
+        self.clock, self.clock_step = time.monotonic(), 0
+        self.stopped_because: str | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock, self.clock_step = time.monotonic(), state.global_step
+        self.context.event("status", state="running", step=state.global_step, steps=state.max_steps, attempt=self.context.attempt)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.context.stopping:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise Refused(
+                f"The loss is {loss} at step {state.global_step}. Lower learning_rate (now {self.recipe.learning_rate:g}) "
+                "and resume from the last checkpoint, or look for odd rows in the data set."
+            )
+        self.recent.append(loss)
+        self.context.progress(state.global_step, state.max_steps, loss)
+        if state.global_step > self.told:  # a step that is done again after a crash is told once
+            self._tell(state, logs, loss)
+        self._watch(state, control)
+
+    def _tell(self, state: TrainerState, logs: dict[str, Any], loss: float) -> None:
+        seconds = time.monotonic() - self.clock
+        done = state.global_step - self.clock_step
+        self.clock, self.clock_step = time.monotonic(), state.global_step
+        self.context.event(
+            "metric",
+            step=state.global_step,
+            loss=loss,
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            epoch=logs.get("epoch"),
+            tokens_per_second=round(done * self.tokens_per_step / seconds, 1) if seconds > 0 else None,
+            memory_bytes=memory_bytes(),
+        )
+
+    def _watch(self, state: TrainerState, control: TrainerControl) -> None:
+        mean = sum(self.recent) / len(self.recent)
+        if self.recipe.target_loss and len(self.recent) == SMOOTHED and mean <= self.recipe.target_loss:
+            self._stop(control, f"The loss averaged {mean:.3f} over {SMOOTHED} points, at or below the target {self.recipe.target_loss:g}.")
+        if len(self.recent) == SMOOTHED and mean < self.recipe.overfit_below:
+            self._warn(
+                "overfitting",
+                f"The training loss is {mean:.3f}, below {self.recipe.overfit_below:g}: the adapter may be reciting its rows. "
+                "Use fewer steps, a lower rank or more data.",
+                state,
+            )
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        loss = (metrics or {}).get("eval_loss")
+        if loss is None:
+            return
+        self.clock = time.monotonic()  # validation is not training: leave it out of tokens per second
+        self.clock_step = state.global_step
+        self.context.event("metric", step=state.global_step, validation_loss=loss)
+        if loss < self.best - self.recipe.patience_threshold:
+            self.best, self.worse = loss, 0
+            return
+        self.worse += 1
+        if self.recipe.patience and self.worse >= self.recipe.patience:
+            self._stop(control, f"{self.worse} validations in a row without progress; the best was {self.best:.3f}.")
+        elif self.worse >= 2:
+            self._warn("validation", f"The validation loss has not fallen below {self.best:.3f} for {self.worse} validations.", state)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if folder.is_dir():
+            seal(folder)
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            self.context.event("checkpoint", step=state.global_step, bytes=size)
+
+    def _stop(self, control: TrainerControl, reason: str) -> None:
+        if not self.stopped_because:
+            self.stopped_because = reason
+            self.context.log(f"Stopped early. {reason}")
+        control.should_training_stop = True
+
+    def _warn(self, kind: str, text: str, state: TrainerState) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            self.context.event("warning", kind=kind, text=text, step=state.global_step)
+
+
+def seal(checkpoint: Path) -> None:
+    """Note the size of each file of a finished checkpoint, so that a truncated one can be told."""
+    sizes = {p.relative_to(checkpoint).as_posix(): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
+    write_json(checkpoint / WHOLE, sizes)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all there at their full size; truncated and unsealed ones are passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _whole(path)), None)
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        sizes = json.loads((checkpoint / WHOLE).read_bytes())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def memory_bytes() -> int:
+    """Peak memory of this process in bytes: reserved on the GPU where there is one, resident otherwise."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

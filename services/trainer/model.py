@@ -1,0 +1,88 @@
+"""The base model and its adapter, through Unsloth, on a GPU and on a CPU alike."""
+
+import unsloth  # noqa: F401, I001  # before transformers, trl and peft, which it patches
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from unsloth import FastLanguageModel
+
+from services.trainer.child import Context, Refused
+from shared import hub
+from shared.schemas import Recipe
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+def load_base(context: Context, repository: str, revision: str, max_length: int, precision: str = "auto") -> tuple[Any, Any]:
+    """The frozen base model from the cache, and its tokenizer.
+
+    The folder is passed to Unsloth, not the name: for some names it would load another repository in its place."""
+    folder = hub.snapshot(repository, revision, context.settings.hf_home)
+    cuda = torch.cuda.is_available()
+    dtype = torch.float32 if precision == "fp32" or (precision == "auto" and not cuda) else None if cuda else torch.bfloat16
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=max_length,
+        dtype=dtype,
+        # With a checkpoint in MXFP4 this keeps it so; anything else is quantised to NF4 while it loads.
+        load_in_4bit=cuda and precision in ("auto", "nf4"),
+        local_files_only=True,
+    )
+    model.config.output_router_logits = False  # else the routers' balancing loss is added to the curve
+    return model, tokenizer
+
+
+def attach_lora(model: Any, recipe: Recipe) -> Any:
+    """Wrap the base in a fresh adapter that reaches attention, the experts, or both."""
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        use_rslora=recipe.rslora,
+        bias="none",
+        target_modules=ATTENTION if recipe.train_attention else [],
+        # Named outright: on fused checkpoints "all-linear" leaves the experts out
+        # (https://github.com/unslothai/unsloth/issues/3405).
+        target_parameters=EXPERTS if recipe.train_experts else None,
+        use_gradient_checkpointing="unsloth" if recipe.gradient_checkpointing else False,
+        random_state=recipe.seed,
+    )
+
+
+def trainable(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Trainable tensors by kind: {"attention": {"tensors", "parameters"}, "experts": …}.
+
+    Raises Refused when a kind that the recipe trains has none."""
+    kinds = {"attention": {"tensors": 0, "parameters": 0}, "experts": {"tensors": 0, "parameters": 0}}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = kinds["experts" if ".experts." in name else "attention"]
+            kind["tensors"] += 1
+            kind["parameters"] += parameter.numel()
+    for kind, wanted in (("attention", recipe.train_attention), ("experts", recipe.train_experts)):
+        if wanted and not kinds[kind]["tensors"]:
+            raise Refused(f"The recipe trains the {kind}, but no tensor of theirs is trainable in this checkpoint.")
+    return kinds
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The base with a published adapter on it, ready to answer."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+
+
+def lora_norms(model: Any) -> dict[str, float]:
+    """The Frobenius norm of the adapter's A and B matrices, each taken together. B starts at zero."""
+    squares = {"A": 0.0, "B": 0.0}
+    for name, parameter in model.named_parameters():
+        for side in squares:
+            if f"lora_{side}" in name:
+                squares[side] += float(parameter.detach().double().pow(2).sum())
+    return {side: value**0.5 for side, value in squares.items()}
+
+

@@ -1,0 +1,140 @@
+"""What the worker does beside its tasks: shows that it lives, and finds runs that a crash or a flushed queue left behind."""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import traceback
+from typing import Any
+
+import redis
+from celery import Celery
+from celery.worker import state as worker_state
+
+from services.trainer import tasks
+from shared import queue, runs
+from shared.schemas import Status, now
+from shared.settings import Settings
+from shared.store import Store, write_json
+
+MIB = 1 << 20
+
+
+def start(app: Celery, settings: Settings) -> None:
+    """Start the watch in a thread of the worker's main process."""
+    threading.Thread(target=_watch, args=(app, settings), daemon=True, name="recover").start()
+
+
+def _watch(app: Celery, settings: Settings) -> None:
+    store = Store(settings.data)
+    since = now()
+    interval = min(settings.heartbeat_seconds, 5.0)
+    while not tasks.STOPPING.is_set():
+        try:
+            show(store, since)
+            sweep(app, settings, store)
+        except Exception:  # the watch must outlive a flushed queue or a full disk; the log has it
+            traceback.print_exc()
+        time.sleep(interval)
+
+
+def show(store: Store, since: str) -> None:
+    """Write the worker's own file; its modification time is the heartbeat."""
+    busy = [str(request.id).partition(".")[0] for request in worker_state.active_requests]
+    host = socket.gethostname()
+    value = {"host": host, "pid": os.getpid(), "since": since, "busy": busy[0] if busy else None, "gpus": gpus()}
+    write_json(store.workers() / f"trainer-{host}.json", value)
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The GPUs that nvidia-smi names here: name, memory in bytes, use in percent; none where there is no such program."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    fields = "index,uuid,name,memory.total,memory.used,utilization.gpu"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    found = []
+    for line in answer.stdout.splitlines():
+        index, uuid, name, total, used, percent = (part.strip() for part in line.split(","))
+        found.append(
+            {
+                "index": int(index),
+                "uuid": uuid,
+                "name": name,
+                "memory_total": int(total) * MIB,
+                "memory_used": int(used) * MIB,
+                "use_percent": int(percent) if percent.isdigit() else None,
+            }
+        )
+    return found
+
+
+def sweep(app: Celery, settings: Settings, store: Store) -> None:
+    """Adopt messages that others sent, cancel what was revoked, and queue again what nobody holds."""
+    adopt(settings, store)
+    for run_id, status in reversed(runs.in_state(store, "queued", "running")):
+        if _message(store, run_id, status) in worker_state.revoked and not runs.cancel_requested(store, run_id):
+            runs.request_cancel(store, run_id)
+        elif status.state == "running" and runs.silence(store, run_id) > settings.stale_seconds:
+            _revive(app, settings, store, run_id)
+    if not worker_state.reserved_requests and queue.waiting(settings) == 0:
+        for run_id, status in reversed(runs.in_state(store, "queued")):
+            if status.queued < _seconds_ago(2 * settings.heartbeat_seconds):
+                queue.send(app, runs.read_spec(store, run_id), runs.attempts(store, run_id) + 1)
+                runs.update(store, run_id, queued=now())
+
+
+def _message(store: Store, run_id: str, status: Status) -> str:
+    """The task id under which the attempt in hand was sent."""
+    attempt = status.attempt if status.state == "running" else runs.attempts(store, run_id) + 1
+    return queue.task_id(run_id, attempt)
+
+
+def _revive(app: Celery, settings: Settings, store: Store, run_id: str) -> None:
+    """The worker that held the run is silent: go on from its last checkpoint, a limited number of times."""
+    tried = runs.attempts(store, run_id)
+    if tried >= settings.max_attempts:
+        reason = f"Its worker died {tried} times. log.txt in the run's folder has the last words of each."
+        return runs.finish(store, run_id, "failed", reason)
+    runs.append_event(store, run_id, "status", state="queued", reason="Its worker died; the run goes on from its last checkpoint.")
+    attempt = runs.requeue(store, run_id)
+    queue.send(app, runs.read_spec(store, run_id), attempt)
+    return None
+
+
+def adopt(settings: Settings, store: Store) -> None:
+    """Make the directory of each job that another Celery client has put into the queue, so that it can be seen, and
+    survives the queue. One that cannot work is left for the task to refuse."""
+    try:
+        with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2) as client:
+            messages = client.lrange(settings.queue, 0, -1)
+    except redis.RedisError:
+        return
+    for raw in messages:
+        try:
+            message = json.loads(raw)
+            kind, run_id = message["headers"]["task"].removeprefix("tandem."), message["headers"]["id"]
+            fields = json.loads(base64.b64decode(message["body"]))[1]
+            if kind in queue.KINDS and "run_id" not in fields:
+                tasks.ensure(settings, store, kind, run_id, fields)
+        except (ValueError, LookupError, TypeError):
+            continue
+
+
+def cancel_revoked(settings: Settings, task_id: str, task_name: str) -> None:
+    """A message was revoked before its run began: the run is cancelled, if there is one."""
+    store = Store(settings.data)
+    run_id = task_id.partition(".")[0]
+    if task_name.startswith("tandem.") and runs.exists(store, run_id):
+        status = runs.read_status(store, run_id)
+        if status.state in ("queued", "cancelled") and not status.ended:
+            runs.finish(store, run_id, "cancelled", "Revoked before it started.")
+
+
+def _seconds_ago(seconds: float) -> str:
+    moment = time.time() - seconds
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"

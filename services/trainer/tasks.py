@@ -1,0 +1,134 @@
+"""Thin tasks: claim the run, start its child process, watch it, record how it ended."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, TaskRevokedError
+from celery.utils.log import get_task_logger
+from pydantic import ValidationError
+
+from services.trainer import exits
+from services.trainer.supervise import supervise
+from shared import queue, runs
+from shared.queue import JobRefused
+from shared.schemas import ENDED, Job, Kind, now
+from shared.settings import Settings
+from shared.store import Store
+
+STOPPING = multiprocessing.Event()  # set by the worker's main process, seen by its pool process
+logger = get_task_logger(__name__)
+
+
+class RunFailed(RuntimeError):
+    """What `AsyncResult.get()` raises for a run that failed; the message is the reason."""
+
+
+def register(app: Celery, settings: Settings, kind: Kind) -> None:
+    """Register the task `tandem.<kind>`; its arguments are the fields of Job, its id is the run's."""
+
+    def task(self: Task, run_id: str | None = None, attempt: int = 1, **fields: Any) -> str | None:
+        return perform(self, settings, kind, run_id or self.request.id, attempt, fields)
+
+    app.task(task, name=f"tandem.{kind}", bind=True, throws=(RunFailed, ValueError, LookupError))
+
+
+def perform(task: Task, settings: Settings, kind: Kind, run_id: str, attempt: int, fields: dict[str, Any]) -> str | None:
+    """Do one attempt of a run and return what it published.
+
+    Raises RunFailed with the reason if it fails, Ignore if the message is a repetition or the run was cancelled."""
+    store = Store(settings.data)
+    ensure(settings, store, kind, run_id, fields)
+    if runs.read_status(store, run_id).state == "cancelled":
+        if not runs.read_status(store, run_id).ended:
+            runs.finish(store, run_id, "cancelled", "Cancelled before it started.")
+        return outcome(task, store, run_id)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    if not runs.claim(store, run_id, attempt, worker):
+        logger.info("run %s: attempt %s is not to be had, so this message is a repetition", run_id, attempt)
+        return outcome(task, store, run_id)
+    logger.info("run %s: attempt %s", run_id, attempt)
+    runs.append_event(store, run_id, "status", state="running", attempt=attempt, worker=worker)
+    runs.update(store, run_id, state="running", attempt=attempt, worker=worker, started=now(), ended=None, reason=None)
+    code = start(settings, store, kind, run_id, attempt)
+    record(settings, store, run_id, attempt, code)
+    return outcome(task, store, run_id)
+
+
+def ensure(settings: Settings, store: Store, kind: Kind, run_id: str, fields: dict[str, Any]) -> None:
+    """Make the run's directory from the message if whoever sent it did not. Raises JobRefused and its like."""
+    if runs.exists(store, run_id):
+        return
+    try:
+        job = Job.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise JobRefused(f"tandem.{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    job, recipe = queue.prepare(settings, store, kind, job)
+    runs.create(store, run_id, kind, job, recipe)
+
+
+def start(settings: Settings, store: Store, kind: Kind, run_id: str, attempt: int) -> int:
+    """Run the child of an attempt to its end and return its exit code."""
+    terminated: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))  # revoke(terminate=True)
+
+    def stop() -> bool:
+        if terminated:
+            (store.run(run_id) / "cancel").touch()
+        return bool(terminated) or STOPPING.is_set() or runs.cancel_requested(store, run_id)
+
+    try:
+        return supervise(
+            [sys.executable, "-m", f"services.trainer.{kind}", run_id],
+            store.run(run_id) / "log.txt",
+            beat=lambda: runs.heartbeat(store, run_id, attempt),
+            beat_seconds=settings.heartbeat_seconds,
+            stop=stop,
+            grace_seconds=settings.stop_grace_seconds,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def record(settings: Settings, store: Store, run_id: str, attempt: int, code: int) -> None:
+    """Turn the child's exit code into the run's outcome."""
+    own = [e for e in runs.all_events(store, run_id, "status", "published", "error")]
+    start_of_attempt = max(i for i, e in enumerate(own) if e.get("attempt") == attempt and e["type"] == "status")
+    events = own[start_of_attempt:]
+    if code == exits.OK:
+        result = next((e["name"] for e in reversed(events) if e["type"] == "published"), None)
+        runs.finish(store, run_id, "succeeded", result=result)
+    elif code == exits.STOPPED and STOPPING.is_set() and not runs.cancel_requested(store, run_id):
+        runs.append_event(store, run_id, "status", state="queued", reason="The worker was stopped; the next one goes on.")
+        runs.requeue(store, run_id)
+    elif code == exits.STOPPED:
+        step = runs.read_status(store, run_id).step
+        runs.finish(store, run_id, "cancelled", f"Cancelled after step {step}; resume goes on from there.")
+    else:
+        said = next((e["reason"] for e in reversed(events) if e["type"] == "error"), None)
+        runs.finish(store, run_id, "failed", said or exits.reason(code, store.run(run_id) / "log.txt"))
+
+
+def outcome(task: Task, store: Store, run_id: str) -> str | None:
+    """What the run ended in, as Celery says it, also under the run's own id when this attempt had another."""
+    status = runs.read_status(store, run_id)
+    if status.state not in ENDED:
+        raise Ignore()
+    mirrored = task.request.id != run_id
+    if status.state == "succeeded":
+        if mirrored:
+            task.backend.store_result(run_id, status.result, "SUCCESS")
+        return status.result
+    if status.state == "cancelled":
+        for task_id in {run_id, task.request.id}:
+            task.backend.store_result(task_id, TaskRevokedError(status.reason or "cancelled"), "REVOKED")
+        raise Ignore()
+    failure = RunFailed(status.reason)
+    if mirrored:
+        task.backend.store_result(run_id, failure, "FAILURE")
+    raise failure

@@ -1,0 +1,49 @@
+"""llama.cpp's own server over one GGUF file until SIGTERM: `python -m shared.llama_server FILE --port N`."""
+
+import argparse
+import os
+import signal
+import time
+
+DRAIN_SECONDS = 8.0
+
+
+def serve(path: str, host: str, port: int, *, alias: str, parallel: int, context_tokens: int, gpu_layers: int) -> None:
+    """Serve `path` with continuous batching for `parallel` requests of `context_tokens` each. Does not return."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path, params.model_alias = path, {alias}
+    params.hostnames, params.port = [host], port
+    params.n_parallel, params.n_ctx = parallel, parallel * context_tokens
+    params.n_gpu_layers = gpu_layers
+    params.cont_batching = params.endpoint_metrics = params.endpoint_slots = params.use_jinja = True
+    params.special = True  # /completion shows the channel tokens, which the answer is parsed by
+    params.ui, params.warmup, params.verbosity, params.sse_ping_interval = False, False, 1, 1
+    params.cpuparams.poll = 0  # waiting threads sleep, so that a training process beside them has the cores
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the server's threads exist
+    server = xllamacpp.Server(params)
+    print(f"ready: {path} at {server.listening_address}", flush=True)
+    signal.sigwait(signals)
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while "requests_processing 0" not in server.handle_metrics() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os._exit(0)  # the destructor can wait for requests in flight; nothing needs saving
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--alias", default="gguf")
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--context-tokens", type=int, default=4096)
+    parser.add_argument("--gpu-layers", type=int, default=0)
+    values = vars(parser.parse_args())
+    serve(values.pop("file"), values.pop("host"), values.pop("port"), **values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""A job from the queue to its end: done once, whatever happens to the worker, the queue or the message."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import redis
+from celery import Celery
+from celery.result import AsyncResult
+
+from shared import queue, registry, runs
+from shared.schemas import ENDED, Job
+from shared.settings import Settings
+from shared.store import Store
+from tests.conftest import environment, wait_for
+from tests.integration.conftest import Worker
+
+STEPS = 12
+FAST = {"steps": STEPS, "save_every": 4, "evaluate_every": 6, "batch_size": 2, "validation_share": 0.1}
+
+
+def submit(settings: Settings, celery: Celery, dataset: str, **more: object) -> str:
+    job = Job(dataset=dataset, recipe="tiny", overrides={**FAST, **more}, name="house")
+    return queue.submit(settings, celery, "train", job).id
+
+
+def ended(store: Store, run_id: str, seconds: float = 120) -> runs.Status:
+    wait_for(lambda: runs.read_status(store, run_id).state in ENDED, seconds, f"{run_id} ends")
+    return runs.read_status(store, run_id)
+
+
+def steps_told(store: Store, run_id: str) -> list[int]:
+    return [event["step"] for event in runs.all_events(store, run_id, "metric") if "loss" in event]
+
+
+def at_step(store: Store, run_id: str, step: int) -> bool:
+    return runs.exists(store, run_id) and runs.read_status(store, run_id).step >= step
+
+
+def child_pid(store: Store, run_id: str) -> int:
+    found = subprocess.run(["pgrep", "-f", f"services.trainer.train {run_id}"], capture_output=True, text=True, check=True)
+    return int(found.stdout.split()[0])
+
+
+def test_a_run_trains_proves_and_publishes(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    run_id = submit(settings, celery, workshop)
+    status = ended(store, run_id)
+    assert (status.state, status.result, status.reason) == ("succeeded", "house@v1", None)
+    assert steps_told(store, run_id) == list(range(1, STEPS + 1))
+    card = registry.adapter_card(store, "house@v1")
+    assert card.loss_last < card.loss_first
+    assert card.proof["norm_B"] > 0 and card.proof["logits_moved"] > 0
+    assert card.proof["trainable"]["experts"]["tensors"] > 0 and card.proof["trainable"]["attention"]["tensors"] > 0
+    assert card.sha256 == registry.sha256(store.adapter("house@v1") / "adapter_model.safetensors")
+    assert AsyncResult(run_id, app=celery).get(timeout=10) == "house@v1"
+
+
+def test_a_killed_worker_is_resumed_and_the_run_finishes_once(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop)
+    wait_for(lambda: at_step(store, run_id, 6), 90, "step 6")
+    child = child_pid(store, run_id)
+    worker.kill()
+    wait_for(lambda: not os.path.exists(f"/proc/{child}") or "Z" in open(f"/proc/{child}/stat").read(), 5, "the child ends, too")
+    worker.start()
+    status = ended(store, run_id)
+    assert (status.state, status.attempt) == ("succeeded", 2)
+    assert steps_told(store, run_id) == list(range(1, STEPS + 1)), "each step is told once"
+    assert [card.reference for card in registry.adapters(store)] == ["house@v1"]
+    assert registry.adapter_card(store, "house@v1").steps == STEPS
+
+
+def test_a_killed_child_fails_with_a_reason(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    run_id = submit(settings, celery, workshop)
+    wait_for(lambda: at_step(store, run_id, 2), 90, "step 2")
+    os.kill(child_pid(store, run_id), signal.SIGKILL)
+    status = ended(store, run_id)
+    assert status.state == "failed" and "signal 9" in str(status.reason)
+    with pytest.raises(Exception, match="signal 9"):
+        AsyncResult(run_id, app=celery).get(timeout=10)
+
+
+def test_a_message_delivered_twice_works_once(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    run_id = submit(settings, celery, workshop, steps=4)
+    queue.send(celery, runs.read_spec(store, run_id), 1)
+    assert ended(store, run_id).state == "succeeded"
+    queue.send(celery, runs.read_spec(store, run_id), 1)
+    wait_for(lambda: queue.waiting(settings) == 0, 20, "the queue is empty")
+    assert runs.attempts(store, run_id) == 1
+    assert len(registry.adapters(store)) == 1
+    assert AsyncResult(run_id, app=celery).get(timeout=10) == "house@v1"
+
+
+def test_a_flushed_queue_loses_nothing(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    first = submit(settings, celery, workshop)
+    second = submit(settings, celery, workshop, steps=3)
+    wait_for(lambda: at_step(store, first, 2), 90, "step 2")
+    redis.Redis.from_url(settings.redis_url).flushall()
+    assert ended(store, first).state == "succeeded"
+    assert ended(store, second).state == "succeeded"
+    assert runs.attempts(store, first) == runs.attempts(store, second) == 1
+
+
+def test_cancel_keeps_a_checkpoint_and_resume_goes_on_from_it(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop)
+    wait_for(lambda: at_step(store, run_id, 5), 90, "step 5")
+    runs.request_cancel(store, run_id)
+    status = ended(store, run_id)
+    assert status.state == "cancelled" and 5 <= status.step < STEPS
+    assert (store.run(run_id) / "checkpoints" / f"checkpoint-{status.step}" / "whole.json").exists()
+    queue.send(celery, runs.read_spec(store, run_id), runs.resume(store, run_id))
+    status = ended(store, run_id)
+    assert (status.state, status.attempt) == ("succeeded", 2)
+    assert steps_told(store, run_id) == list(range(1, STEPS + 1))
+    texts = [event["text"] for event in runs.all_events(store, run_id, "log")]
+    assert any(text.startswith("Going on from checkpoint-") for text in texts)
+
+
+def test_a_stopped_worker_leaves_the_run_to_the_next_one(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop)
+    wait_for(lambda: at_step(store, run_id, 3), 90, "step 3")
+    worker.kill(signal.SIGTERM)
+    assert runs.read_status(store, run_id).state == "queued"
+    worker.start()
+    assert ended(store, run_id).state == "succeeded"
+    assert steps_told(store, run_id) == list(range(1, STEPS + 1))
+
+
+STRANGER = """
+    import sys, celery
+    app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])
+    app.conf.task_default_queue = sys.argv[2]
+    sent = app.send_task("tandem.train", kwargs={"dataset": sys.argv[3], "recipe": "tiny", "name": "stranger",
+                         "overrides": eval(sys.argv[4])})
+    if sys.argv[5] == "revoke":
+        import time; time.sleep(float(sys.argv[6])); sent.revoke(terminate=True)
+    try:
+        print(sent.get(timeout=100))
+    except Exception as error:
+        print(type(error).__name__, error)
+    print(sent.id)
+"""
+
+
+def stranger(settings: Settings, dataset: str, overrides: dict, act: str = "wait", after: float = 0) -> list[str]:
+    """A process that imports nothing of ours submits a job and waits for its end; the lines it prints."""
+    command = [sys.executable, "-c", textwrap.dedent(STRANGER), settings.redis_url, settings.queue, dataset, repr(overrides), act, str(after)]
+    env = {key: value for key, value in environment(settings).items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd="/", env=env, check=True)
+    return done.stdout.strip().splitlines()
+
+
+def test_any_celery_client_may_submit(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
+    result, task_id = stranger(settings, workshop, {"steps": 3})
+    assert result == "stranger@v1"
+    assert runs.read_spec(store, task_id).recipe.steps == 3
+    assert runs.read_status(store, task_id).state == "succeeded"
+
+
+def test_a_stranger_is_told_why_a_job_is_refused(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
+    said, task_id = stranger(settings, workshop, {"lora_rnk": 3})
+    assert "Did you mean 'lora_rank'?" in said
+    assert not runs.exists(store, task_id)
+
+
+def test_revoking_cancels(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
+    said, task_id = stranger(settings, workshop, {"steps": 5000}, "revoke", after=15)
+    assert "TaskRevokedError" in said
+    assert ended(store, task_id, 30).state == "cancelled"
+
+
+def test_a_truncated_checkpoint_is_passed_over(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    run_id = submit(settings, celery, workshop)
+    wait_for(lambda: at_step(store, run_id, 9), 90, "step 9")
+    worker.kill()
+    broken = store.run(run_id) / "checkpoints" / "checkpoint-8"
+    with open(broken / "adapter_model.safetensors", "r+b") as file:
+        file.truncate(1000)
+    worker.start()
+    assert ended(store, run_id).state == "succeeded"
+    texts = [event["text"] for event in runs.all_events(store, run_id, "log")]
+    assert "Going on from checkpoint-4." in texts
+
+
+def test_nothing_supervised_is_refused(settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str) -> None:
+    run_id = submit(settings, celery, workshop, max_length=32)
+    status = ended(store, run_id)
+    assert status.state == "failed" and "Not one token" in str(status.reason)
+    assert not registry.adapters(store)
