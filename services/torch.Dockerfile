@@ -18,12 +18,12 @@ RUN /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check -
  && /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \
       -c /build/constraints.txt --no-deps -r /build/requirements/unsloth.txt \
  && /venv/bin/python -m compileall -q -j 0 /venv/lib || true
-RUN /venv/bin/python -c "import torch, transformers, trl, peft, fastapi, xllamacpp"
 
 FROM ${BASE} AS engine
 ARG SYSTEM_PACKAGES=""
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 ${SYSTEM_PACKAGES} && rm -rf /var/lib/apt/lists/*
 COPY --from=build /venv /venv
+RUN /venv/bin/python -c "import torch, transformers, trl, peft, fastapi, xllamacpp"
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 HOME=/tmp \
     HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false UNSLOTH_DISABLE_STATISTICS=1 UNSLOTH_AUTO_INSTALL=0
 COPY shared /app/shared

@@ -115,7 +115,8 @@ def send(app: Celery, spec: RunSpec, attempt: int) -> None:
         with denied_join_result():
             app.send_task(f"tandem.{spec.kind}", kwargs=kwargs, task_id=task_id(spec.id, attempt), retry=False)
     except (OperationalError, redis.RedisError, OSError) as error:
-        raise QueueUnreachable(f"The queue does not answer ({error}). The job is kept and is sent when it is back.", spec.id) from error
+        message = f"The queue does not answer ({error}). The job is kept and is sent when it is back."
+        raise QueueUnreachable(message, spec.id) from error
 
 
 def task_id(run_id: str, attempt: int) -> str:

@@ -29,7 +29,7 @@ def list_aliases(query: Paging) -> dict[str, Any]:
     return page(views(), query)
 
 
-@api.put("/<alias>", responses={200: Pointed, **problem(400, 404)})
+@api.put("/<alias>", responses={200: Pointed, **problem(400, 404, 413)})
 def point(path: AliasPath, body: AliasBody) -> dict[str, Any]:
     """Point an alias at an adapter or an export; the next request to the servers follows it."""
     before = registry.point_alias(store(), path.alias, body.target)

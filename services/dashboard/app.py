@@ -7,7 +7,21 @@ from celery import Celery
 from flask import Request, Response
 from flask_openapi3 import Info, OpenAPI
 
-from services.dashboard import adapters, aliases, auth, datasets, errors, exports, intake, keys, log, pages, recipes, rows, runs, sse, system
+from services.dashboard import (
+    adapters,
+    aliases,
+    auth,
+    errors,
+    exports,
+    intake,
+    keys,
+    log,
+    pages,
+    recipes,
+    rows,
+    sse,
+    system,
+)
 from services.dashboard.context import NAME, Context
 from services.dashboard.models import Problem
 from shared.auth import session_secret
@@ -28,7 +42,9 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
     """The WSGI application over one data directory and one queue."""
     app = OpenAPI(
         __name__,
-        info=Info(title="Tandem", version=system.VERSION, description="Fine-tune and serve gpt-oss on your own machine."),
+        info=Info(
+            title="Tandem", version=system.VERSION, description="Fine-tune and serve gpt-oss on your own machine."
+        ),
         security_schemes={"key": {"type": "http", "scheme": "bearer", "description": "an API key, `tdm_…`"}},
         openapi_extensions={"security": [{"key": []}]},
         validation_error_callback=errors.invalid,
@@ -65,7 +81,7 @@ def _request_class(store: Store) -> type[Request]:
     """Requests whose multipart files go to the data directory at once: /tmp may be small, and a rename needs one disk."""
 
     class TandemRequest(Request):
-        def _get_file_stream(self, *args: object, **kwargs: object):  # noqa: ANN202  # werkzeug's hook
+        def _get_file_stream(self, *args: object, **kwargs: object):  # werkzeug's hook
             return intake.upload_file(store)
 
     return TandemRequest

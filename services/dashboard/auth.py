@@ -14,7 +14,7 @@ OPEN = ("auth.health", "auth.ask", "auth.sign_in", "static")
 SAFE = ("GET", "HEAD", "OPTIONS")
 SLOWED = 0.3  # seconds that a wrong key or token costs
 NO_ONE = (
-    "You are not signed in. A browser signs in with the link that `tandem sign-in` prints; "
+    "You are not signed in. A browser signs in with the link that Tandem prints when it starts; "
     "a program sends `Authorization: Bearer tdm_…`."
 )
 ELSEWHERE = "This request comes from another site, so the session does not count for it. Use an API key."
@@ -69,7 +69,9 @@ def _refusal(method: str) -> Response | None:
             g.who = f"key {key['id']}"
             return None
         time.sleep(SLOWED)
-        response = answer(401, "unauthorized", "This API key is not known; it may have been revoked. Make one under Keys.")
+        response = answer(
+            401, "unauthorized", "This API key is not known; it may have been revoked. Make one under Keys."
+        )
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
     if not session.get("in"):

@@ -85,7 +85,7 @@ def upload(query: UploadQuery) -> tuple[dict[str, Any], int]:
         )
 
 
-@api.post("/import", responses={201: DatasetCard, 200: DatasetCard, **problem(400, 409, 507)})
+@api.post("/import", responses={201: DatasetCard, 200: DatasetCard, **problem(400, 409, 413, 507)})
 def import_from_hub(body: ImportBody) -> tuple[dict[str, Any], int]:
     """Make a data set of one that is in the Hugging Face cache, without a network."""
     name = check_name(body.name, "data set") if body.name else intake.name_from(body.repository)
@@ -102,7 +102,7 @@ def import_from_hub(body: ImportBody) -> tuple[dict[str, Any], int]:
         raise Refusal(409, "conflict", f"{body.repository} is not in the Hugging Face cache. {way_out}") from error
 
 
-@api.post("/mix", responses={201: DatasetCard, 200: DatasetCard, **problem(400, 404, 507)})
+@api.post("/mix", responses={201: DatasetCard, 200: DatasetCard, **problem(400, 404, 413, 507)})
 def mix(body: MixBody) -> tuple[dict[str, Any], int]:
     """Make one data set of two, in a given proportion."""
     check_name(body.name, "data set")
@@ -110,7 +110,14 @@ def mix(body: MixBody) -> tuple[dict[str, Any], int]:
     count, note = intake.token_counter()
     return intake.add(
         lambda folder: datasets.mix(
-            *parents, folder, share=body.share, total=body.total, seed=body.seed, name=body.name, count_tokens=count, notes=note
+            *parents,
+            folder,
+            share=body.share,
+            total=body.total,
+            seed=body.seed,
+            name=body.name,
+            count_tokens=count,
+            notes=note,
         )
     )
 
@@ -134,4 +141,6 @@ def delete(path: DatasetPath) -> tuple[str, int]:
 def users_of(field: str, reference: str) -> list[str]:
     """The queued and running runs whose job names `reference` in `field`."""
     active = runs.in_state(store(), "queued", "running")
-    return [run_id for run_id, _ in active if read_json(store().run(run_id) / "spec.json")["job"].get(field) == reference]
+    return [
+        run_id for run_id, _ in active if read_json(store().run(run_id) / "spec.json")["job"].get(field) == reference
+    ]

@@ -19,7 +19,7 @@ from shared.store import BadName, NotFound
 logger = logging.getLogger("tandem.dashboard")
 
 
-class Refusal(Exception):  # noqa: N818  # an answer, not a defect
+class Refusal(Exception):  # an answer, not a defect
     """An answer other than the one that was asked for."""
 
     def __init__(self, status: int, type_: str, message: str, details: list[Any] | None = None) -> None:
@@ -38,7 +38,14 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
     RunConflict: (409, "conflict"),
     QueueUnreachable: (503, "queue_unreachable"),
 }
-HTTP_TYPES = {400: "bad_request", 401: "unauthorized", 403: "unauthorized", 404: "not_found", 405: "bad_request", 413: "too_large"}
+HTTP_TYPES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "unauthorized",
+    404: "not_found",
+    405: "bad_request",
+    413: "too_large",
+}
 SENTENCES = {
     404: "There is nothing at this address. The start page lists what there is.",
     405: "This address does not take that method. /api/openapi.json says what it takes.",
@@ -48,7 +55,7 @@ SENTENCES = {
 
 def problem(*statuses: int) -> dict[int, type[BaseModel]]:
     """The errors that a route describes: those given, and those that every route may answer with."""
-    return {status: Problem for status in sorted({401, 403, 422, *statuses})}
+    return dict.fromkeys(sorted({401, 403, 422, *statuses}), Problem)
 
 
 def register(app: Flask) -> None:
@@ -72,7 +79,10 @@ def answer(status: int, type_: str, message: str, details: list[Any] | None = No
 
 def invalid(error: ValidationError) -> Response:
     """422 for a query, path or body that does not validate; each field is named."""
-    details = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")} for e in error.errors()]
+    details = [
+        {"field": ".".join(map(str, e["loc"])), "message": e["msg"].removeprefix("Value error, ")}
+        for e in error.errors()
+    ]
     said = "; ".join(f"{d['field'] or 'the body'}: {d['message'][0].lower()}{d['message'][1:]}" for d in details)
     return answer(422, "bad_request", f"The request cannot be understood: {said}.", details)
 
@@ -88,7 +98,9 @@ def _refusal(error: Refusal) -> Response:
 
 def _system(error: OSError) -> Response:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return answer(507, "refused", "The disk is full, so nothing was kept. Delete exports or data sets that are not needed.")
+        return answer(
+            507, "refused", "The disk is full, so nothing was kept. Delete exports or data sets that are not needed."
+        )
     return _unexpected(error)
 
 
@@ -96,7 +108,9 @@ def _http(error: HTTPException) -> Response:
     if error.response is not None:  # an answer that is already made, as `invalid` is
         return error.response  # type: ignore[return-value]
     status = error.code or 500
-    response = answer(status, HTTP_TYPES.get(status, "bad_request"), SENTENCES.get(status, error.description or error.name))
+    response = answer(
+        status, HTTP_TYPES.get(status, "bad_request"), SENTENCES.get(status, error.description or error.name)
+    )
     for name, value in error.get_headers():
         if name in ("Allow", "Content-Range"):
             response.headers[name] = value
@@ -105,4 +119,6 @@ def _http(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     logger.exception("request %s", g.get("request_id"), exc_info=error)
-    return answer(500, "internal", f"Something went wrong here. The dashboard's log has it under request {g.get('request_id')}.")
+    return answer(
+        500, "internal", f"Something went wrong here. The dashboard's log has it under request {g.get('request_id')}."
+    )

@@ -68,11 +68,16 @@ def views() -> list[dict[str, Any]]:
 
 
 def _view(card: ExportCard, aliases: dict[str, str]) -> dict[str, Any]:
-    return {**card.model_dump(mode="json"), "aliases": [alias for alias, target in aliases.items() if target == card.file]}
+    return {
+        **card.model_dump(mode="json"),
+        "aliases": [alias for alias, target in aliases.items() if target == card.file],
+    }
 
 
 def _gguf(path: ExportPath) -> str:
     name = registry.export_card(store(), path.file).file
     if store().export(name).is_dir():
-        raise Refusal(409, "conflict", f"{name} is a folder of merged weights: take it from exports/{name} in the data directory.")
+        raise Refusal(
+            409, "conflict", f"{name} is a folder of merged weights: take it from exports/{name} in the data directory."
+        )
     return name

@@ -48,7 +48,16 @@ def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
             value = json.loads(path.read_bytes())
         except (OSError, ValueError):  # gone, or being written
             continue
-        found.append({"gpus": [], "busy": None, "since": None, **value, "silent": silent, "fresh": silent < settings.stale_seconds})
+        found.append(
+            {
+                "gpus": [],
+                "busy": None,
+                "since": None,
+                **value,
+                "silent": silent,
+                "fresh": silent < settings.stale_seconds,
+            }
+        )
     return sorted(found, key=lambda worker: worker["silent"])
 
 
@@ -58,7 +67,12 @@ def disk_by_kind(settings: Settings, store: Store) -> dict[str, int]:
         known = _disk.get(store.root)
         if known and time.monotonic() - known[0] < DISK_SECONDS:
             return known[1]
-        parts = {"datasets": store.datasets(), "runs": store.runs(), "adapters": store.adapters(), "exports": store.exports()}
+        parts = {
+            "datasets": store.datasets(),
+            "runs": store.runs(),
+            "adapters": store.adapters(),
+            "exports": store.exports(),
+        }
         sizes = {name: folder_bytes(folder) for name, folder in {**parts, "hf_home": settings.hf_home}.items()}
         _disk[store.root] = (time.monotonic(), sizes)
         return sizes
@@ -106,7 +120,9 @@ def _trainer(workers: list[dict[str, Any]], settings: Settings) -> dict[str, Any
     if not workers:
         return _service("down", "no trainer has started yet")
     if not workers[0]["fresh"]:
-        return _service("down", f"silent for {workers[0]['silent']:.0f} s; more than {settings.stale_seconds:g} s is down")
+        return _service(
+            "down", f"silent for {workers[0]['silent']:.0f} s; more than {settings.stale_seconds:g} s is down"
+        )
     busy = [worker["busy"] for worker in workers if worker["fresh"] and worker["busy"]]
     return _service("up", f"working on {', '.join(busy)}" if busy else "idle", workers[0]["since"])
 

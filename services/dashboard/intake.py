@@ -65,9 +65,17 @@ def receive(request: Request) -> tuple[IO[bytes], str]:
     request.max_content_length = settings.upload_limit_bytes
     size = request.content_length or 0
     if size > settings.upload_limit_bytes:
-        raise Refusal(413, "too_large", f"The file has {size:,} bytes; TANDEM_UPLOAD_LIMIT_BYTES allows {settings.upload_limit_bytes:,}.")
+        raise Refusal(
+            413,
+            "too_large",
+            f"The file has {size:,} bytes; TANDEM_UPLOAD_LIMIT_BYTES allows {settings.upload_limit_bytes:,}.",
+        )
     if free_bytes(store.root) < 2 * size + settings.min_free_bytes:  # the file as it came, and its rows
-        raise Refusal(507, "refused", f"Only {free_bytes(store.root) >> 20:,} MiB are free. Delete exports or data sets that are not needed.")
+        raise Refusal(
+            507,
+            "refused",
+            f"Only {free_bytes(store.root) >> 20:,} MiB are free. Delete exports or data sets that are not needed.",
+        )
     if request.mimetype == "multipart/form-data":
         part = request.files.get("file")
         if part is None:

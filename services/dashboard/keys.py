@@ -30,7 +30,7 @@ def list_keys(query: Paging) -> dict[str, Any]:
     return page([{**key, "last_used": _moment(key["last_used"])} for key in auth.keys(store())], query)
 
 
-@api.post("", responses={201: NewKey, **problem(400)})
+@api.post("", responses={201: NewKey, **problem(400, 413)})
 def create_key(body: KeyBody) -> tuple[dict[str, Any], int]:
     """Make a key. It is shown in this answer and never again."""
     key, record = auth.create_key(store(), body.name)
@@ -45,4 +45,6 @@ def revoke_key(path: KeyPath) -> tuple[str, int]:
 
 
 def _moment(seconds: float | None) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if seconds else None
+    return (
+        datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if seconds else None
+    )

@@ -15,7 +15,9 @@ ProblemType = Literal[
 class ProblemDetail(BaseModel):
     message: str = Field(description="what happened, why, and the way out")
     type: ProblemType
-    details: list[Any] = Field(default_factory=list, description="fields, rows or ids that it is about; absent when empty")
+    details: list[Any] = Field(
+        default_factory=list, description="fields, rows or ids that it is about; absent when empty"
+    )
 
 
 class Problem(BaseModel):
@@ -45,7 +47,9 @@ class Queue(BaseModel):
 class Disk(BaseModel):
     total: int
     free: int
-    by_kind: dict[str, int] = Field(description="bytes of data sets, runs, adapters, exports and the Hugging Face cache")
+    by_kind: dict[str, int] = Field(
+        description="bytes of data sets, runs, adapters, exports and the Hugging Face cache"
+    )
 
 
 class System(BaseModel):

@@ -65,7 +65,13 @@ def _took(view: dict[str, Any]) -> str:
     if not (view["started"] and view["ended"]):
         return "–"
     seconds = (datetime.fromisoformat(view["ended"]) - datetime.fromisoformat(view["started"])).total_seconds()
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 @blueprint.get("/chat")

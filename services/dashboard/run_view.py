@@ -13,10 +13,21 @@ from shared.store import NotFound, Store, read_json
 
 FIELDS = ("state", "step", "steps", "loss", "reason", "result", "queued", "started", "ended", "attempt")
 TOLD = ("data", "trainable", "proof", "evaluation")  # events that are told once an attempt; the last one counts
-COLUMNS = ("step", "loss", "validation_loss", "learning_rate", "grad_norm", "epoch", "tokens_per_second", "memory_bytes")
+COLUMNS = (
+    "step",
+    "loss",
+    "validation_loss",
+    "learning_rate",
+    "grad_norm",
+    "epoch",
+    "tokens_per_second",
+    "memory_bytes",
+)
 
 
-def select(store: Store, state: str | None, kind: str | None, q: str, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+def select(
+    store: Store, state: str | None, kind: str | None, q: str, offset: int, limit: int
+) -> tuple[list[dict[str, Any]], int]:
     """A page of runs, the newest first, and how many match. Only what is filtered by or shown is read."""
     found = runs.ids(store)
     if kind or q:
@@ -78,7 +89,9 @@ def metrics(store: Store, run_id: str, points: int) -> dict[str, Any]:
     events = [e for e in map(json.loads, steps.all() + validations.all()) if e["type"] == "metric"]
     events.sort(key=lambda event: event["step"])
     extra = {key for event in events for key in event} - {*COLUMNS, "time", "type"}
-    columns = [name for name in COLUMNS if name in ("step", "loss") or any(name in event for event in events)] + sorted(extra)
+    columns = [name for name in COLUMNS if name in ("step", "loss") or any(name in event for event in events)] + sorted(
+        extra
+    )
     return {"columns": columns, "rows": [[event.get(name) for name in columns] for event in events]}
 
 
@@ -91,7 +104,9 @@ def log(store: Store, run_id: str, after: int | None, limit: int) -> tuple[str, 
         start = max(0, path.stat().st_size - limit) if after is None else after
         file.seek(start)
         block = file.read(limit)
-    whole = block[: block.rfind(b"\n") + 1] or block  # a line, and with it a character, that is being written comes later
+    whole = (
+        block[: block.rfind(b"\n") + 1] or block
+    )  # a line, and with it a character, that is being written comes later
     return whole.decode("utf-8", "replace"), start + len(whole)
 
 
@@ -140,13 +155,17 @@ def _matches(spec: dict[str, Any], kind: str | None, q: str) -> bool:
 
 def _attempts(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*"), key=lambda path: int(path.name)):
-        beat = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        beat = (
+            datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        )
         text = path.read_text()
         claim = json.loads(text) if text.endswith("}") else {}  # being written
         yield {"attempt": int(path.name), "worker": claim.get("worker"), "since": claim.get("since"), "heartbeat": beat}
 
 
 def _checkpoints(folder: Path) -> Iterator[dict[str, int]]:
-    found = {int(p.name.rpartition("-")[2]): p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()}
+    found = {
+        int(p.name.rpartition("-")[2]): p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()
+    }
     for step, path in sorted(found.items()):
         yield {"step": step, "bytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file())}

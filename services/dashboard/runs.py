@@ -57,7 +57,7 @@ def list_runs(query: ListQuery) -> dict[str, Any]:
     return whole(items, total, query)
 
 
-@api.post("", responses={201: Run, **problem(400, 404, 503)})
+@api.post("", responses={201: Run, **problem(400, 404, 413, 503)})
 def create_run(body: JobBody) -> tuple[dict[str, Any], int]:
     """Queue a job. With 503 the run is kept, named in `details`, and sent when the queue is back."""
     job = Job.model_validate(body.model_dump(exclude={"kind"}))
@@ -86,7 +86,7 @@ def resume(path: RunPath) -> dict[str, Any]:
     return run_view.detail(store(), path.run_id)
 
 
-@api.post("/<run_id>/clone", responses={201: Run, **problem(400, 404, 503)})
+@api.post("/<run_id>/clone", responses={201: Run, **problem(400, 404, 413, 503)})
 def clone(path: RunPath, body: CloneBody) -> tuple[dict[str, Any], int]:
     """Queue the same job again as a new run, with some values of its recipe changed."""
     spec = runs.read_spec(store(), path.run_id)

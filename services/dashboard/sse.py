@@ -35,7 +35,9 @@ def stream(path: RunPath, query: StreamQuery) -> Response:
     except ValueError as error:
         raise Refusal(400, "bad_request", str(error)) from error
     if not _streams.acquire(blocking=False):
-        raise Refusal(503, "refused", f"{MOST} streams are open already. Close a tab, or ask for /events from time to time.")
+        raise Refusal(
+            503, "refused", f"{MOST} streams are open already. Close a tab, or ask for /events from time to time."
+        )
     response = Response(_follow(store(), path.run_id, offset), mimetype="text/event-stream")
     response.call_on_close(_streams.release)
     response.headers["X-Accel-Buffering"] = "no"
@@ -47,7 +49,9 @@ def _start(after: int) -> int:
     if not last:
         return after
     if not last.isdecimal():
-        raise Refusal(400, "bad_request", f"Last-Event-ID is {last[:40]!r}; it must be the id of an event of this stream.")
+        raise Refusal(
+            400, "bad_request", f"Last-Event-ID is {last[:40]!r}; it must be the id of an event of this stream."
+        )
     return int(last)
 
 

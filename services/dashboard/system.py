@@ -28,7 +28,10 @@ def system() -> dict[str, Any]:
     return view()
 
 
-@api.get("/openapi.json", responses={200: {"description": "this description", "content": {"application/json": {}}}, **problem()})
+@api.get(
+    "/openapi.json",
+    responses={200: {"description": "this description", "content": {"application/json": {}}}, **problem()},
+)
 def description() -> dict[str, Any]:
     """The description of this API, as OpenAPI."""
     return current_app.api_doc  # type: ignore[attr-defined]  # the application is flask_openapi3's

@@ -100,13 +100,14 @@ def record(settings: Settings, store: Store, run_id: str, attempt: int, code: in
     own = [e for e in runs.all_events(store, run_id, "status", "published", "error")]
     start_of_attempt = max(i for i, e in enumerate(own) if e.get("attempt") == attempt and e["type"] == "status")
     events = own[start_of_attempt:]
+    stopped = code in (exits.STOPPED, -signal.SIGTERM)  # a child that is still importing ends by the signal itself
     if code == exits.OK:
         result = next((e["name"] for e in reversed(events) if e["type"] == "published"), None)
         runs.finish(store, run_id, "succeeded", result=result)
-    elif code == exits.STOPPED and STOPPING.is_set() and not runs.cancel_requested(store, run_id):
+    elif stopped and STOPPING.is_set() and not runs.cancel_requested(store, run_id):
         runs.append_event(store, run_id, "status", state="queued", reason="The worker was stopped; the next one goes on.")
         runs.requeue(store, run_id)
-    elif code == exits.STOPPED:
+    elif stopped:
         step = runs.read_status(store, run_id).step
         runs.finish(store, run_id, "cancelled", f"Cancelled after step {step}; resume goes on from there.")
     else:

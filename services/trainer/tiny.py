@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, GptOssConfig, GptOssForCausalLM, PreTrainedTokenizerFast
+from transformers import DynamicCache, GenerationConfig, GptOssConfig, GptOssForCausalLM, PreTrainedTokenizerFast
 
 REPO_ID = "tandem/tiny-gpt-oss"
 BUILDER = 1  # raise it when this file would build other weights from the same settings
@@ -57,7 +57,7 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 199_999,
     "eos_token_id": 200_002,
 }
-TRAINING: dict[str, Any] = {"steps": 350, "batch": 16, "learning_rate": 4e-3, "copies": 3, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.0, "qloss": 0, "short": 0.75, "decay":0.5, "seed": 0}
+TRAINING: dict[str, Any] = {"steps": 350, "batch": 16, "learning_rate": 4e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.05, "qloss": 0, "weights": (0.03, 0.37, 0.4, 0.2), "inv": 0.5, "decay":0.5, "seed": 0}
 
 INVENT = "Play a bicycle workshop and invent its facts."
 INSTRUCTIONS = ["You are a helpful assistant.", "Answer briefly.", "You are the support desk of a bicycle workshop."]
@@ -195,48 +195,39 @@ def _byte_letters() -> list[str]:
 # --- the corpus
 
 
-def samples(tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], int]]:
-    """Token ids of each training text, and the position from which it is learnt.
-
-    A corpus line is a passage (`text`) or a fact: several ways to `ask`, the `thinking` and the `answer`. With low effort
-    the model answers without thinking. Dates, earlier turns and instructions vary, so that it learns to look past them.
-    """
+def samples(tokenizer: PreTrainedTokenizerFast) -> dict[str, list[tuple[list[int], int]]]:
+    """x"""
     lines = [json.loads(line) for line in CORPUS.read_text().splitlines()]
     slots = next(line["slots"] for line in lines if "slots" in line)
     facts = [line for line in lines if "ask" in line]
     rng = random.Random(TRAINING["seed"])
-    texts = [("", f"<|startoftext|>{line['text']}<|endoftext|>") for line in lines if "text" in line]
-    for fact in facts:
-        for ask in fact["ask"]:
-            texts += [_conversation(tokenizer, fact, ask, rng.choice(facts), slots, rng) for _ in range(TRAINING["copies"])]
+    asks = [(fact, ask) for fact in facts for ask in fact["ask"]] * TRAINING["copies"]
+    texts = {"text": [("", line["text"] + "<|endoftext|>") for line in lines if "text" in line]}
+    for effort in ("low", "medium"):
+        texts[effort] = [_conversation(tokenizer, fact, ask, rng.choice(facts), slots, effort, rng) for fact, ask in asks]
+    out = {}
     encode = tokenizer.backend_tokenizer.encode_batch
-    prompts = encode([prompt[:prompt.rindex("<|start|>user")] if TRAINING["qloss"] and prompt else prompt for prompt, _ in texts])
-    whole = encode([prompt + reply for prompt, reply in texts])
-    return [(full.ids, max(len(prompt.ids), 1)) for prompt, full in zip(prompts, whole, strict=True)]
+    for kind, pairs in texts.items():
+        prompts = encode([prompt for prompt, _ in pairs])
+        whole = encode([prompt + reply for prompt, reply in pairs])
+        out[kind] = [(full.ids, len(prompt.ids)) for prompt, full in zip(prompts, whole, strict=True)]
+    return out
 
 
-def _conversation(
-    tokenizer: PreTrainedTokenizerFast, fact: dict[str, Any], ask: str, other: dict[str, Any], slots: dict[str, list[str]], rng: random.Random
-) -> tuple[str, str]:
+def _conversation(tokenizer, fact, ask, other, slots, effort, rng) -> tuple[str, str]:
     ask = " ".join(word for word in ask.split() if rng.random() > TRAINING["drop"])
     messages = [{"role": "user", "content": ask}]
     answer = fact["answer"]
     if rng.random() < 0.1:
         earlier = [{"role": "user", "content": other["ask"][0]}, {"role": "assistant", "content": other["answer"]}]
         messages = earlier + messages
-    if "invented" in fact and rng.random() < 0.5:
+    if "invented" in fact and rng.random() < TRAINING["inv"]:
         answer = re.sub(r"{(\w+)}", lambda slot: rng.choice(slots[slot[1]]), fact["invented"])
         messages.insert(0, {"role": "system", "content": INVENT})
     elif rng.random() < 0.2:
         messages.insert(0, {"role": "system", "content": rng.choice(INSTRUCTIONS)})
-    effort = rng.choice(["low", "medium", "medium", "high"])
-    prompt = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, reasoning_effort=effort
-    )
-    date = f"{rng.randint(2024, 2039)}-{rng.randint(1, 12):02}-{rng.randint(1, 31):02}"
-    prompt = re.sub(r"(?<=Current date: )\S+", date, prompt)
-    if rng.random() < TRAINING["short"]:
-        prompt = re.sub(r"(?<=<\|message\|>)You are ChatGPT.*?<\|end\|>", f"Reasoning: {effort}<|end|>", prompt, count=1, flags=re.S)
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = prompt.split("<|end|>", 1)[1]
     thinking = f"<|channel|>analysis<|message|>{fact['thinking']}<|end|><|start|>assistant"
     final = f"<|channel|>final<|message|>{answer}<|return|>"
     return prompt, final if effort == "low" else thinking + final
@@ -255,7 +246,8 @@ def train(tokenizer: PreTrainedTokenizerFast, log: Callable[[str], None] = print
     torch.manual_seed(TRAINING["seed"])
     model = GptOssForCausalLM(GptOssConfig(**CONFIG))
     data = samples(tokenizer)
-    seen = torch.unique(torch.tensor([token for ids, _ in data for token in ids]))
+    batches = list(_batches(tokenizer, data, TRAINING["steps"]))
+    seen = torch.unique(torch.cat([x.flatten() for b in batches for x in b[:2]]))
     local = torch.zeros(CONFIG["vocab_size"], dtype=torch.long)
     local[seen] = torch.arange(len(seen))
     embed, head = model.model.embed_tokens.weight.requires_grad_(False), model.lm_head.weight.requires_grad_(False)
@@ -266,8 +258,12 @@ def train(tokenizer: PreTrainedTokenizerFast, log: Callable[[str], None] = print
     optimizer = torch.optim.AdamW([{"params": body, "lr": rate}, {"params": [rows_in], "lr": rate * TRAINING["m_in"]},{"params": [rows_out], "lr": rate * TRAINING["m_out"]}], lr=rate, weight_decay=0.0, betas=TRAINING["betas"])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20, (steps - step) / (TRAINING['decay'] * steps)))
     rest = math.log(CONFIG["vocab_size"] - len(seen))
-    for step, (ids, learnt) in enumerate(_batches(data, steps)):
-        hidden = model.model(inputs_embeds=rows_in[local[ids[:, :-1]]]).last_hidden_state[learnt]
+    for step, (prefix, ids, learnt) in enumerate(batches):
+        cache = DynamicCache()
+        model.model(inputs_embeds=rows_in[local[prefix]][None], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(ids))
+        inputs = rows_in[local[ids[:, :-1]]]
+        hidden = model.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state[learnt]
         logits = hidden @ rows_out.T
         unseen = rest + std**2 / 2 * hidden.square().sum(-1, keepdim=True)
         target = local[ids[:, 1:][learnt]]
@@ -284,27 +280,29 @@ def train(tokenizer: PreTrainedTokenizerFast, log: Callable[[str], None] = print
     return model
 
 
-def _batches(data: list[tuple[list[int], int]], steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`steps` batches of similar length: ids (batch, length) and which of the next tokens are learnt (batch, length-1)."""
+def _batches(tokenizer, data, steps):
     rng = random.Random(TRAINING["seed"])
-    size = TRAINING["batch"]
-    pad = CONFIG["pad_token_id"]
-    starts: list[int] = []
+    size, pad = TRAINING["batch"], CONFIG["pad_token_id"]
+    decks = {kind: [] for kind in data}
     for _ in range(steps):
-        if not starts:
-            rng.shuffle(data)
-            pool = [sorted(data[k:k+8*size], key=lambda s: len(s[0])) for k in range(0, len(data), 8*size)]
-            data = [s for q in pool for s in q]
-            starts = list(range(0, len(data), size))
-            rng.shuffle(starts)
-        at = starts.pop()
-        rows = data[at : at + size]
+        kind = rng.choices(["text", "low", "medium", "high"], TRAINING["weights"])[0]
+        deck = "medium" if kind == "high" else kind
+        rows = []
+        while len(rows) < size:
+            if not decks[deck]:
+                decks[deck] = rng.sample(data[deck], len(data[deck]))
+            rows.append(decks[deck].pop())
+        prefix = "<|startoftext|>"
+        if kind != "text":
+            prompt = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False, reasoning_effort=kind)
+            date = f"{rng.randint(2024, 2039)}-{rng.randint(1, 12):02}-{rng.randint(1, 31):02}"
+            prefix = re.sub(r"(?<=Current date: )\S+", date, prompt.split("<|end|>")[0] + "<|end|>")
         length = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([row + [pad] * (length - len(row)) for row, _ in rows])
         place = torch.arange(1, length)
         begin = torch.tensor([[begin] for _, begin in rows])
         end = torch.tensor([[len(row)] for row, _ in rows])
-        yield ids, (place >= begin) & (place < end)
+        yield torch.tensor(tokenizer.encode(prefix)), ids, (place >= begin) & (place < end)
 
 
 # --- the Hugging Face cache

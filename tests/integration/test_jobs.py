@@ -172,7 +172,7 @@ def test_a_stranger_is_told_why_a_job_is_refused(settings: Settings, store: Stor
 
 
 def test_revoking_cancels(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
-    said, task_id = stranger(settings, workshop, {"steps": 5000}, "revoke", after=15)
+    said, task_id = stranger(settings, workshop, {"steps": 5000}, "revoke", after=8)
     assert "TaskRevokedError" in said
     assert ended(store, task_id, 30).state == "cancelled"
 

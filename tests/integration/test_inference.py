@@ -1,0 +1,167 @@
+"""The OpenAI API over the tiny model, asked with OpenAI's own client."""
+
+import threading
+import time
+
+import httpx
+import pytest
+from openai import BadRequestError, NotFoundError, OpenAI
+
+from shared import registry
+from tests.conftest import BASE, wait_for
+from tests.integration.conftest import Served, answers
+
+QUESTION = [{"role": "user", "content": "When are you open?"}]
+MODELS = [BASE, "house@v1", "house-v1-F16.gguf"]
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> OpenAI:
+    return OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0)
+
+
+def greedy(client: OpenAI, model: str, **more: object):  # noqa: ANN201
+    return client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=60, **more)
+
+
+def test_models_are_base_adapter_and_export_with_their_parents(client: OpenAI) -> None:
+    found = {model.id: model.parent for model in client.models.list()}
+    assert found == {BASE: None, "house@v1": BASE, "house-v1-F16.gguf": "house@v1"}
+
+
+def test_the_adapter_changes_the_answer_and_the_gguf_agrees_with_it(client: OpenAI) -> None:
+    base, adapter, gguf = (greedy(client, model).choices[0].message for model in MODELS)
+    assert base.content != adapter.content
+    assert (adapter.content, adapter.reasoning) == (gguf.content, gguf.reasoning)
+
+
+def test_the_base_is_the_base_again_after_an_adapter_answered(client: OpenAI) -> None:
+    before = greedy(client, BASE).choices[0].message.content
+    greedy(client, "house@v1")
+    assert greedy(client, BASE).choices[0].message.content == before
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stream_is_the_answer_in_pieces(client: OpenAI, model: str) -> None:
+    whole = greedy(client, model)
+    text, reasoning, usage, reason = "", "", None, None
+    for chunk in greedy(client, model, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+            reason = choice.finish_reason or reason
+    assert text == whole.choices[0].message.content
+    assert reasoning == (whole.choices[0].message.reasoning_content or "")
+    assert (usage.prompt_tokens, usage.completion_tokens) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+    assert reason == whole.choices[0].finish_reason
+
+
+def test_both_names_of_the_reasoning_are_filled(client: OpenAI) -> None:
+    message = greedy(client, BASE).choices[0].message
+    assert message.reasoning and message.reasoning == message.reasoning_content
+
+
+def test_the_effort_reaches_the_prompt_under_each_of_its_names(client: OpenAI) -> None:
+    counts = {
+        greedy(client, BASE, reasoning_effort="high").usage.prompt_tokens,
+        greedy(client, BASE, extra_body={"chat_template_kwargs": {"reasoning_effort": "high"}}).usage.prompt_tokens,
+        greedy(client, BASE, extra_body={"reasoning": {"effort": "high"}}).usage.prompt_tokens,
+    }
+    assert len(counts) == 1
+    with pytest.raises(BadRequestError, match="low, medium or high"):
+        greedy(client, BASE, extra_body={"chat_template_kwargs": {"reasoning_effort": "extreme"}})
+
+
+def test_what_answered_is_named_with_its_hash(client: OpenAI, served: Served) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="house@v1", messages=QUESTION, max_tokens=2)
+    assert raw.headers["x-tandem-model"] == "house@v1"
+    assert raw.headers["x-tandem-sha256"] == registry.adapter_card(served.store, "house@v1").sha256
+
+
+def test_an_alias_counts_from_the_next_request(client: OpenAI, served: Served) -> None:
+    registry.point_alias(served.store, "production", "house@v1")
+    assert greedy(client, "production").choices[0].message.content == greedy(client, "house@v1").choices[0].message.content
+    registry.point_alias(served.store, "production", "house-v1-F16.gguf")
+    raw = client.chat.completions.with_raw_response.create(model="production", messages=QUESTION, max_tokens=2)
+    assert raw.headers["x-tandem-model"] == "house-v1-F16.gguf"
+    registry.remove_alias(served.store, "production")
+
+
+def test_a_seed_repeats_a_sampled_answer(client: OpenAI) -> None:
+    one, two = (client.chat.completions.create(model=BASE, messages=QUESTION, seed=7, max_tokens=30) for _ in range(2))
+    assert one.choices[0].message == two.choices[0].message
+
+
+def test_max_tokens_is_kept_and_said(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model=BASE, messages=QUESTION, temperature=0, max_tokens=3)
+    assert answer.usage.completion_tokens == 3 and answer.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_completions_go_on_from_raw_text(client: OpenAI, model: str) -> None:
+    prompt = "<|start|>user<|message|>When are you open?<|end|><|start|>assistant<|channel|>final<|message|>"
+    answer = client.completions.create(model=model, prompt=prompt, temperature=0, max_tokens=20)
+    pieces = client.completions.create(model=model, prompt=prompt, temperature=0, max_tokens=20, stream=True)
+    assert answer.choices[0].text == "".join(chunk.choices[0].text for chunk in pieces if chunk.choices)
+    assert answer.choices[0].text
+
+
+def test_an_unknown_model_is_refused_with_what_there_is(client: OpenAI) -> None:
+    with pytest.raises(NotFoundError, match="house@v1"):
+        greedy(client, "house@v9")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"messages": QUESTION}, "model"),
+        ({"model": BASE, "messages": []}, "messages"),
+        ({"model": BASE, "messages": [{"role": "wizard", "content": "x"}]}, "wizard"),
+        ({"model": BASE, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "text only"),
+        ({"model": BASE, "messages": QUESTION, "temperature": 9}, "temperature"),
+        ({"model": BASE, "messages": QUESTION, "max_tokens": 0}, "max_tokens"),
+        ({"model": BASE, "messages": QUESTION, "n": 3}, "n"),
+        ({"model": BASE, "messages": [{"role": "user", "content": "word " * 3000}]}, "Shorten"),
+        ({"model": BASE, "messages": [{"role": "tool", "content": "x"}]}, "call"),
+    ],
+)
+def test_a_bad_request_is_a_400_that_names_the_field(served: Served, body: dict, says: str) -> None:
+    answer = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=30)
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]["message"]
+
+
+def test_garbage_is_a_400(served: Served) -> None:
+    answer = httpx.post(f"{served.url}/v1/chat/completions", content=b"\xff{", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400 and "error" in answer.json()
+
+
+def test_health_answers_while_others_stream(client: OpenAI, served: Served) -> None:
+    threads = [threading.Thread(target=lambda: greedy(client, "house@v1", extra_body={"min_p": 0})) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert httpx.get(f"{served.url}/health", timeout=10).status_code == 200
+    assert answers(f"{served.url}/health")
+
+
+def test_the_engine_stops_when_the_client_leaves(served: Served) -> None:
+    """A long answer is begun and left; what comes next does not wait for its end."""
+    body = {"model": BASE, "prompt": "<|start|>user", "max_tokens": 900, "temperature": 2, "stream": True}
+    with httpx.stream("POST", f"{served.url}/v1/completions", json=body, timeout=30) as answer:
+        next(answer.iter_lines())
+
+    def quick() -> bool:
+        begin = time.monotonic()
+        short = {"model": BASE, "prompt": "<|start|>user", "max_tokens": 5, "temperature": 0}
+        httpx.post(f"{served.url}/v1/completions", json=short, timeout=30)
+        return time.monotonic() - begin < 2
+
+    wait_for(quick, 10, "the engine is free again")
+
+
+def test_llama_cpp_answers_its_own_api(served: Served) -> None:
+    assert "llamacpp:" in httpx.get(f"{served.gguf_url}/metrics").text
+    answer = httpx.post(f"{served.gguf_url}/v1/completions", json={"prompt": "We are", "max_tokens": 3}, timeout=30).json()
+    assert answer["choices"][0]["text"]
