@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.schemas import AdapterCard, ExportCard, now
-from shared.store import BadName, NotFound, Store, append_line, check_name, publish, read_json, split_reference, write_atomic
+from shared.store import (
+    BadName,
+    NotFound,
+    Store,
+    append_line,
+    check_name,
+    publish,
+    read_json,
+    split_reference,
+    write_atomic,
+)
 
 Served = Literal["base", "adapter", "export"]
 
@@ -41,7 +51,9 @@ def dataset_reference(store: Store, reference: str) -> str:
         versions = [c for c in datasets(store) if c["name"] == check_name(reference, "data set")]
         if versions:
             return versions[0]["reference"]
-    raise NotFound(f"There is no data set {reference!r}. {_known([c['reference'] for c in datasets(store)], 'data set')}")
+    raise NotFound(
+        f"There is no data set {reference!r}. {_known([c['reference'] for c in datasets(store)], 'data set')}"
+    )
 
 
 def datasets(store: Store) -> list[dict[str, Any]]:
@@ -193,7 +205,12 @@ def resolve(store: Store, model: str, base_model: str) -> Target:
         card = export_card(store, name)
         return Target("export", card.file, store.export(card.file))
     except (NotFound, BadName):
-        known = [base_model, *aliases(store), *(a.reference for a in adapters(store)), *(e.file for e in exports(store))]
+        known = [
+            base_model,
+            *aliases(store),
+            *(a.reference for a in adapters(store)),
+            *(e.file for e in exports(store)),
+        ]
         raise NotFound(f"There is no model {model!r}. There are: {', '.join(known)}.") from None
 
 

@@ -189,7 +189,9 @@ def read_events(
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not 0 <= offset <= size or (offset and _byte_before(file, offset) != b"\n"):
-                raise ValueError(f"{offset} is not the start of an event of run {run_id}; the offsets come with the events.")
+                raise ValueError(
+                    f"{offset} is not the start of an event of run {run_id}; the offsets come with the events."
+                )
             file.seek(offset)
             block = file.read(limit_bytes)
             if block and not block.endswith(b"\n"):

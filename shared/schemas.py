@@ -45,10 +45,14 @@ class Recipe(Strict):
 
     supervise: Policy = Field("analysis+final", description="the channels whose tokens are learned")
     reasoning_effort: Effort = Field("medium", description="effort of conversations that name none")
-    validation_share: float = Field(0.1, ge=0, le=0.5, description="share of rows kept out of training, chosen by content")
+    validation_share: float = Field(
+        0.1, ge=0, le=0.5, description="share of rows kept out of training, chosen by content"
+    )
 
     epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows; unused where steps is set")
-    steps: int | None = Field(None, ge=1, le=1_000_000, description="optimizer steps; empty means as many as the epochs take")
+    steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="optimizer steps; empty means as many as the epochs take"
+    )
     batch_size: int = Field(2, ge=1, le=256, description="examples in memory at once")
     accumulation: int = Field(8, ge=1, le=1024, description="batches summed into one step")
     learning_rate: float = Field(2e-4, gt=0, le=0.1, description="highest learning rate")
@@ -62,17 +66,27 @@ class Recipe(Strict):
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"] = Field(
         "adamw_8bit", description="adamw_8bit keeps its state in a quarter of the memory; a CPU takes adamw_torch"
     )
-    packing: bool = Field(False, description="several examples in one row of a batch")
+    packing: bool = Field(
+        False,
+        description="batches of examples of like length, so that little is padding; examples are not joined into one row, "
+        "because gpt-oss's attention would let them see each other",
+    )
     gradient_checkpointing: bool = Field(True, description="compute activations twice to hold fewer of them")
     seed: int = Field(42, ge=0, description="of the adapter's start and the order of the rows")
 
     log_every: int = Field(1, ge=1, description="steps between two points of the curve")
-    evaluate_every: int | None = Field(None, ge=1, description="steps between two validations; empty means at the end only")
+    evaluate_every: int | None = Field(
+        None, ge=1, description="steps between two validations; empty means at the end only"
+    )
     save_every: int | None = Field(None, ge=1, description="steps between two checkpoints; empty means every quarter")
     keep_checkpoints: int = Field(2, ge=2, le=100, description="checkpoints kept, the newest ones")
     patience: int | None = Field(None, ge=1, description="validations without progress after which the run stops")
-    patience_threshold: float = Field(0.0, ge=0, description="the least fall of the validation loss that counts as progress")
-    keep_best: bool = Field(False, description="publish the checkpoint with the lowest validation loss, not the last one")
+    patience_threshold: float = Field(
+        0.0, ge=0, description="the least fall of the validation loss that counts as progress"
+    )
+    keep_best: bool = Field(
+        False, description="publish the checkpoint with the lowest validation loss, not the last one"
+    )
     target_loss: float | None = Field(None, gt=0, description="stop when the training loss stays at or below this")
     overfit_below: float = Field(0.2, ge=0, description="a training loss below this is warned of as overfitting")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
@@ -84,13 +98,19 @@ class Recipe(Strict):
         if not (self.train_attention or self.train_experts):
             raise ValueError("train_attention and train_experts are both off, so there is nothing to train")
         if self.train_experts and self.lora_dropout:
-            raise ValueError("lora_dropout must be 0 while train_experts is on: PEFT cannot drop inputs of fused experts")
+            raise ValueError(
+                "lora_dropout must be 0 while train_experts is on: PEFT cannot drop inputs of fused experts"
+            )
         if self.scheduler == "cosine_with_min_lr" and self.min_learning_rate is None:
             raise ValueError("scheduler cosine_with_min_lr needs min_learning_rate")
         if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
             raise ValueError("min_learning_rate is above learning_rate")
         if (self.patience or self.keep_best) and not (self.evaluate_every and self.validation_share):
             raise ValueError("patience and keep_best need evaluate_every and a validation_share above 0")
+        if self.keep_best and (self.save_every or 1) % (self.evaluate_every or 1):
+            raise ValueError(
+                "keep_best needs a save_every that is a multiple of evaluate_every, or the best is not on disk"
+            )
         return self
 
 

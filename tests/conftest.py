@@ -24,7 +24,13 @@ def hf_home() -> Path:
     """A Hugging Face cache that holds the tiny base; the demo's own is used, and made if it is not there."""
     folder = ROOT / ".local" / "hf"
     command = [sys.executable, "-m", "services.trainer.tiny"]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}, capture_output=True)
+    subprocess.run(
+        command,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+    )
     return folder
 
 
@@ -42,7 +48,19 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, folder = free_port(), tmp_path_factory.mktemp("redis")
     program = shutil.which("redis-server", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") or "redis-server"
     process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--loglevel", "warning"],
+        [
+            program,
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            "--loglevel",
+            "warning",
+        ],
         stdout=subprocess.DEVNULL,
     )
     wait_for(lambda: _connects(port), 10, "redis answers")
@@ -78,7 +96,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, seconds: float, what: str):  # noqa: ANN001, ANN201
+def wait_for(condition, seconds: float, what: str):
     """The first true value of `condition()`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -90,7 +108,11 @@ def wait_for(condition, seconds: float, what: str):  # noqa: ANN001, ANN201
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a service under test."""
-    own = {name.upper(): str(value) for name, value in settings.model_dump().items() if name not in ("hf_home", "redis_url")}
+    own = {
+        name.upper(): str(value)
+        for name, value in settings.model_dump().items()
+        if name not in ("hf_home", "redis_url")
+    }
     return {
         **os.environ,
         **{f"TANDEM_{name}": value for name, value in own.items()},

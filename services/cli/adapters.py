@@ -23,15 +23,13 @@ def adapters(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
         show.raw(items)
         return
     show.table(
-        ["!adapter", "#loss", "#validation", "data set", "recipe", "#size", "aliases", "!made"],
+        ["!adapter", "#loss", "#validation", "data set", "aliases", "!made"],
         [
             (
                 item["reference"],
                 f"{show.loss(item['loss_first'])} → {show.loss(item['loss_last'])}",
                 show.loss(item.get("validation_loss")),
                 item["dataset"],
-                item["recipe"],
-                show.size(item["bytes"]),
                 card.names(item.get("aliases")),
                 show.age(item["created"]),
             )

@@ -26,7 +26,7 @@ def dataset(item: Mapping[str, Any]) -> None:
             "reasoning": f"{show.share(reasoning['share'])} of the rows" + (f" (effort: {efforts})" if efforts else ""),
             "thinks in": _shares(reasoning["languages"]),
             "languages": _shares(item["languages"]),
-            "tools": item.get("tools") and f"{item['tools']:,} rows",
+            "tools": f"{item['tools']:,} rows" if item["tools"] else None,
             "validation": f"{item['splits']['validation']:,} rows are kept out of training at 10 %",
             "from": f"{item['source']} ({item['format']})",
             "licence": item.get("licence"),

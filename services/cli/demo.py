@@ -54,7 +54,9 @@ class Report:
 
 def demo(
     exit_: Annotated[bool, typer.Option("--exit", help="Stop the stack at the end.")] = False,
-    port: Annotated[int, typer.Option(envvar="TANDEM_PORT", help="The public port; the five after it are used, too.")] = 8080,
+    port: Annotated[
+        int, typer.Option(envvar="TANDEM_PORT", help="The public port; the five after it are used, too.")
+    ] = 8080,
     folder: Annotated[Path, typer.Option(help="Where data, cache and logs are kept.")] = ROOT / ".local",
 ) -> None:
     """Fine-tune a tiny gpt-oss on a file of conversations, export it, and chat with it: no GPU, a few minutes."""
@@ -72,7 +74,9 @@ def demo(
             write_json(folder / "demo.json", vars(report))
         show(report, folder)
         if not report.ok:
-            raise Failure(f"The chain ran, but what it made does not prove itself; {folder / 'demo.json'} has the measurements.")
+            raise Failure(
+                f"The chain ran, but what it made does not prove itself; {folder / 'demo.json'} has the measurements."
+            )
         if exit_:
             console.print("Stopping the stack.")
             return
@@ -86,12 +90,17 @@ def check_disk(folder: Path) -> None:
     """Raises Failure if there is no room for what the demo writes."""
     folder.mkdir(parents=True, exist_ok=True)
     if free_bytes(folder) < NEEDED_BYTES:
-        raise Failure(f"The demo writes about 2 GB under {folder}, and {free_bytes(folder) / 1e9:.1f} GB are free there. Make room, then try again.")
+        raise Failure(
+            f"The demo writes about 2 GB under {folder}, and {free_bytes(folder) / 1e9:.1f} GB are free there. "
+            "Make room, then try again."
+        )
 
 
 def start(folder: Path, port: int, report: Report) -> local.Stack:
     """The running stack, and the tiny base in its cache; the base is built while the services start."""
-    stack = local.start(ROOT, port, log=lambda line: console.print(f"  {line}", style="dim"), folder=folder, base_model=BASE)
+    stack = local.start(
+        ROOT, port, log=lambda line: console.print(f"  {line}", style="dim"), folder=folder, base_model=BASE
+    )
     try:
         begin = time.monotonic()
         builder = subprocess.Popen(
@@ -106,7 +115,9 @@ def start(folder: Path, port: int, report: Report) -> local.Stack:
         for line in builder.stdout:
             console.print(f"  {line.rstrip()}", style="dim", markup=False)
         if builder.wait() != 0:
-            raise Failure("The tiny base model could not be built. By hand: HF_HOME=.local/hf .venv/bin/python -m services.trainer.tiny")
+            raise Failure(
+                "The tiny base model could not be built. By hand: HF_HOME=.local/hf .venv/bin/python -m services.trainer.tiny"
+            )
         report.seconds["base"] = round(time.monotonic() - begin, 1)
         stack.wait_healthy(180)
     except BaseException:
@@ -129,13 +140,23 @@ def local_key(data: Path, folder: Path) -> str:
 def chain(client: Client, report: Report) -> None:
     """File to adapter to GGUF to answers, through the public API; fills `report`."""
     with report.stage("dataset", f"Reading {CONVERSATIONS.relative_to(ROOT)}"):
-        report.dataset = client.upload("/datasets", CONVERSATIONS, lambda _: None, filename=CONVERSATIONS.name, name="workshop")
+        report.dataset = client.upload(
+            "/datasets", CONVERSATIONS, lambda _: None, filename=CONVERSATIONS.name, name="workshop"
+        )
     with report.stage("train", "Training an adapter"):
-        run = follow(client, client.post("/runs", {"kind": "train", "dataset": report.dataset["reference"], "recipe": "tiny", "name": "workshop"}))
+        wanted = {"kind": "train", "dataset": report.dataset["reference"], "recipe": "tiny", "name": "workshop"}
+        run = follow(
+            client,
+            client.post(
+                "/runs", {"kind": "train", "dataset": report.dataset["reference"], "recipe": "tiny", "name": "workshop"}
+            ),
+        )
         report.adapter = client.get(f"/adapters/{run['result']}")
         report.train = training(client, run, report.adapter)
     with report.stage("export", "Exporting to GGUF and comparing it with the adapter"):
-        run = follow(client, client.post("/runs", {"kind": "export", "adapter": report.adapter["reference"], "encoding": "F16"}))
+        run = follow(
+            client, client.post("/runs", {"kind": "export", "adapter": report.adapter["reference"], "encoding": "F16"})
+        )
         report.export = client.get(f"/exports/{run['result']}")
         client.put("/aliases/production", {"target": report.adapter["reference"]})
         client.put("/aliases/gguf", {"target": report.export["file"]})
@@ -149,8 +170,12 @@ def follow(client: Client, run: dict[str, Any]) -> dict[str, Any]:
     for event in client.events(run["id"]):
         if event["type"] == "log":
             console.print(f"  {event['text']}", style="dim", markup=False)
+        speed = event.get("tokens_per_second") or 0
         if event["type"] == "metric" and "loss" in event and (event["step"] % 10 == 0 or event["step"] == 1):
-            console.print(f"  step {event['step']:>3}  loss {event['loss']:.3f}  {event.get('tokens_per_second') or 0:,.0f} tokens/s", style="dim")
+            console.print(
+                f"  step {event['step']:>3}  loss {event['loss']:.3f}  {speed:,.0f} tokens/s",
+                style="dim",
+            )
         if event["type"] == "metric" and "validation_loss" in event:
             console.print(f"            validation loss {event['validation_loss']:.3f}", style="dim")
     run = client.get(f"/runs/{run['id']}")
@@ -215,10 +240,17 @@ def show(report: Report, folder: Path) -> None:
     rows = [
         ("data set", f"{d['reference']}: {d['rows']['read']} rows read, {d['rows']['rejected']} rejected"),
         ("supervised tokens", f"{t['supervised_tokens']:,}"),
-        ("loss", f"{t['loss_first']:.3f} → {t['loss_last']:.3f} in {t['steps']} steps (validation {t['validation_loss']:.3f})"),
+        (
+            "loss",
+            f"{t['loss_first']:.3f} → {t['loss_last']:.3f} in {t['steps']} steps (validation {t['validation_loss']:.3f})",
+        ),
         ("speed", f"{t['tokens_per_second']:,.0f} tokens/s"),
         ("adapter", f"{a['reference']}, norm of its B matrices {a['proof']['norm_B']:.2f}, {a['sha256'][:12]}"),
-        ("export", f"{e['file']}, {e['bytes'] / 1e6:.1f} MB, top-1 {e['parity']['top1']:.3f}, cosine {e['parity']['cosine']:.5f} against the adapter"),
+        (
+            "export",
+            f"{e['file']}, {e['bytes'] / 1e6:.1f} MB; against the adapter: "
+            f"top-1 {e['parity']['top1']:.3f}, cosine {e['parity']['cosine']:.5f}",
+        ),
         ("seconds", ", ".join(f"{name} {seconds:g}" for name, seconds in report.seconds.items())),
     ]
     for row in rows:

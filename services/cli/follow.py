@@ -37,10 +37,8 @@ def watch(client: Client, run_id: str) -> None:
     try:
         (_live if show.out.is_terminal else _lines)(client, run_id, told)
     except KeyboardInterrupt:
-        show.out.print(
-            f"Detached; {run_id} goes on. Watch it again with `tandem logs {run_id} --follow`, "
-            f"or stop it with `tandem jobs cancel {run_id}`."
-        )
+        show.out.print(f"Detached; {run_id} goes on.")
+        show.out.print(f"Watch it again: tandem logs {run_id} --follow\nStop it: tandem jobs cancel {run_id}")
         return
     ended(client.get(f"/runs/{part(run_id)}"))
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from services.inference.engine import Engine, Sampling, Weights
 from services.inference.generation import Generation
@@ -50,8 +51,12 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         weights, target = _weights(store, settings.base_model, base_sha256, request.model)
         room = settings.context_tokens - len(prompt)
         if room < 1:
-            raise TooLong(f"The prompt has {len(prompt)} tokens and this server takes {settings.context_tokens}. Shorten the conversation.")
-        sampling = Sampling(min(most or room, room), request.temperature, request.top_p, request.top_k, request.min_p, request.seed)
+            raise TooLong(
+                f"The prompt has {len(prompt)} tokens and this server takes {settings.context_tokens}. Shorten the conversation."
+            )
+        sampling = Sampling(
+            min(most or room, room), request.temperature, request.top_p, request.top_k, request.min_p, request.seed
+        )
         return Generation(gguf if target.kind == "export" else engine, encoder, prompt, sampling, weights)
 
     @app.post("/v1/chat/completions")
@@ -67,14 +72,20 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         await _until_done(generation.deltas, generation, request)
         message = _numbered(generation.parser.message())
         choice = {"index": 0, "message": message, "finish_reason": generation.finish_reason, "logprobs": None}
-        more = {"usage": generation.usage(), "timings": generation.timings(), "system_fingerprint": _fingerprint(generation)}
+        more = {
+            "usage": generation.usage(),
+            "timings": generation.timings(),
+            "system_fingerprint": _fingerprint(generation),
+        }
         return JSONResponse(envelope("chat.completion", ident, body.model, [choice], **more), headers=headers)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Any:
         prompt = body.prompt if isinstance(body.prompt, list) else await run_in_threadpool(_plain, encoder, body.prompt)
         if not prompt or not all(0 <= token < encoder.vocab_size for token in prompt):
-            raise ValueError(f"prompt must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty.")
+            raise ValueError(
+                f"prompt must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
+            )
         generation = begin(body, prompt, body.max_tokens)
         ident = new_id("cmpl")
         headers = _headers(generation)
@@ -83,7 +94,11 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
             return StreamingResponse(_sse(chunks, generation, request), media_type="text/event-stream", headers=headers)
         texts = await _until_done(generation.text, generation, request)
         choice = {"index": 0, "text": "".join(texts), "finish_reason": generation.finish_reason, "logprobs": None}
-        more = {"usage": generation.usage(), "timings": generation.timings(), "system_fingerprint": _fingerprint(generation)}
+        more = {
+            "usage": generation.usage(),
+            "timings": generation.timings(),
+            "system_fingerprint": _fingerprint(generation),
+        }
         return JSONResponse(envelope("text_completion", ident, body.model, [choice], **more), headers=headers)
 
     _add_errors(app)
@@ -94,7 +109,15 @@ def _models(store: Store, base: str) -> Iterator[dict[str, Any]]:
     """vLLM's form: `root` is what the name stands for, `parent` what that was made from."""
 
     def entry(name: str, root: str, parent: str | None, kind: str, created: int = 0) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": created, "owned_by": "tandem", "root": root, "parent": parent, "kind": kind}
+        return {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "tandem",
+            "root": root,
+            "parent": parent,
+            "kind": kind,
+        }
 
     yield entry(base, base, None, "base")
     parents = {card.reference: card.base_model for card in registry.adapters(store)}
@@ -112,7 +135,9 @@ def _weights(store: Store, base: str, base_sha256: str, model: str) -> tuple[Wei
     if target.kind == "export":
         card = registry.export_card(store, target.name)
         if card.encoding == "merged":
-            raise NotFound(f"{target.name} is merged weights for other programs; it is not served here. Use its adapter {card.adapter}.")
+            raise NotFound(
+                f"{target.name} is merged weights for other programs; it is not served here. Use its adapter {card.adapter}."
+            )
         return Weights(target.name, card.sha256), target
     return Weights(base, base_sha256), target
 
@@ -140,7 +165,12 @@ def _chat_chunks(generation: Generation, body: ChatRequest, ident: str) -> Itera
 def _text_chunks(generation: Generation, body: CompletionRequest, ident: str) -> Iterator[dict[str, Any]]:
     for text in generation.text():
         if text:
-            yield envelope("text_completion", ident, body.model, [{"index": 0, "text": text, "finish_reason": None, "logprobs": None}])
+            yield envelope(
+                "text_completion",
+                ident,
+                body.model,
+                [{"index": 0, "text": text, "finish_reason": None, "logprobs": None}],
+            )
     last = {"index": 0, "text": "", "finish_reason": generation.finish_reason, "logprobs": None}
     yield envelope("text_completion", ident, body.model, [last], timings=generation.timings())
     if body.usage_wanted:
@@ -165,7 +195,12 @@ def _numbered(message: dict[str, Any]) -> dict[str, Any]:
     """A parsed message in OpenAI's shape, both names of the reasoning filled."""
     calls = [{**call, "id": new_id("call"), "type": "function"} for call in message["tool_calls"]]
     reasoning = message["reasoning"] or None
-    answer = {"role": "assistant", "content": message["content"], "reasoning": reasoning, "reasoning_content": reasoning}
+    answer = {
+        "role": "assistant",
+        "content": message["content"],
+        "reasoning": reasoning,
+        "reasoning_content": reasoning,
+    }
     return {**answer, **({"tool_calls": calls} if calls else {})}
 
 
@@ -218,6 +253,10 @@ def _add_errors(app: FastAPI) -> None:
         first = problem.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part != "body") or None
         return JSONResponse(error(f"{field or 'The body'}: {first['msg']}", param=field), 400)
+
+    @app.exception_handler(HTTPException)
+    def http(_: Request, problem: HTTPException) -> JSONResponse:
+        return JSONResponse(error(str(problem.detail)), problem.status_code)
 
     @app.exception_handler(NotFound)
     def missing(_: Request, problem: NotFound) -> JSONResponse:

@@ -115,7 +115,9 @@ class UnslothEngine:
                 self.model.delete_adapter(oldest)
             self.model.load_adapter(str(weights.adapter), adapter_name=name, is_trainable=False)
         else:
-            self.model = PeftModel.from_pretrained(self.model, str(weights.adapter), adapter_name=name, is_trainable=False)
+            self.model = PeftModel.from_pretrained(
+                self.model, str(weights.adapter), adapter_name=name, is_trainable=False
+            )
         self.model.eval()
         self.loaded[weights.sha256] = name
         self.active = None

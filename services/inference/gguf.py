@@ -57,18 +57,24 @@ class LlamaEngine:
                     if chunk.get("stop") and chunk.get("stop_type") == "eos":  # its token was not shown
                         yield stops[0]
         except httpx.HTTPError as error:
-            raise BackendUnavailable(f"The GGUF server broke off ({error or type(error).__name__}). Try again in a moment.") from error
+            raise BackendUnavailable(
+                f"The GGUF server broke off ({error or type(error).__name__}). Try again in a moment."
+            ) from error
 
     def _check(self, name: str) -> None:
         """Raises BackendUnavailable unless llama.cpp serves the export `name` now."""
         try:
             answer = httpx.get(f"{self.url}/v1/models", timeout=5).json()
         except (httpx.HTTPError, ValueError) as error:
-            raise BackendUnavailable("The GGUF server does not answer. It may be loading a model; try again in a moment.") from error
+            raise BackendUnavailable(
+                "The GGUF server does not answer. It may be loading a model; try again in a moment."
+            ) from error
         served = [model["id"] for model in answer.get("data", [])]
         if name.removesuffix(".gguf") not in served:
             now = f"serves {served[0]}" if served else "is still loading"
-            raise BackendUnavailable(f"The GGUF server {now}, not {name}. Point the alias 'gguf' at it: tandem alias set gguf {name}")
+            raise BackendUnavailable(
+                f"The GGUF server {now}, not {name}. Point the alias 'gguf' at it: tandem alias set gguf {name}"
+            )
 
 
 def pieces(text: str) -> list[Piece]:

@@ -58,7 +58,10 @@ class ChatRequest(_Request):
         """The messages as harmony renders them: text parts joined, either name of the reasoning read as thinking.
 
         Raises ValueError that names the message that cannot be read."""
-        return {"messages": [_message(i, m) for i, m in enumerate(self.messages)], **({"tools": self.tools} if self.tools else {})}
+        return {
+            "messages": [_message(i, m) for i, m in enumerate(self.messages)],
+            **({"tools": self.tools} if self.tools else {}),
+        }
 
 
 class CompletionRequest(_Request):
@@ -71,10 +74,16 @@ class CompletionRequest(_Request):
 def _message(index: int, message: dict[str, Any]) -> dict[str, Any]:
     role = message.get("role")
     if role not in ("system", "developer", "user", "assistant", "tool"):
-        raise ValueError(f"messages[{index}].role cannot be {role!r}: it is system, developer, user, assistant or tool.")
+        raise ValueError(
+            f"messages[{index}].role cannot be {role!r}: it is system, developer, user, assistant or tool."
+        )
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in ("text", "input_text")]
+        texts = [
+            part.get("text")
+            for part in content
+            if isinstance(part, dict) and part.get("type") in ("text", "input_text")
+        ]
         if len(texts) != len(content):
             raise ValueError(f"messages[{index}].content holds something other than text; this model reads text only.")
         content = "".join(texts)
@@ -84,14 +93,21 @@ def _message(index: int, message: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"messages[{index}].content must be a text or a list of text parts.")
     thinking = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
     kept = {key: message[key] for key in ("name", "tool_calls", "tool_call_id") if message.get(key)}
-    return {"role": role, "content": content, **({"thinking": thinking} if thinking and role == "assistant" else {}), **kept}
+    return {
+        "role": role,
+        "content": content,
+        **({"thinking": thinking} if thinking and role == "assistant" else {}),
+        **kept,
+    }
 
 
 def new_id(prefix: str) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
-def error(message: str, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error(
+    message: str, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
     """An error in OpenAI's shape."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

@@ -38,7 +38,11 @@ class _Empty(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         healthy = self.path == "/health"
-        body = {"status": "ok", "model": None} if healthy else {"error": {"message": NOTHING, "type": "unavailable_error", "code": 503}}
+        body = (
+            {"status": "ok", "model": None}
+            if healthy
+            else {"error": {"message": NOTHING, "type": "unavailable_error", "code": 503}}
+        )
         data = json.dumps(body).encode()
         self.send_response(200 if healthy else 503)
         self.send_header("Content-Type", "application/json")
@@ -70,9 +74,23 @@ class Server:
             self.notice = ThreadingHTTPServer((self.host, self.port), _Empty)
             threading.Thread(target=self.notice.serve_forever, daemon=True).start()
             return
-        command = [sys.executable, "-m", "shared.llama_server", str(file), "--host", self.host, "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "shared.llama_server",
+            str(file),
+            "--host",
+            self.host,
+            "--port",
+            str(self.port),
+        ]
         command += ["--alias", file.stem, "--parallel", str(self.settings.gguf_parallel)]
-        command += ["--context-tokens", str(self.settings.context_tokens), "--gpu-layers", str(self.settings.gguf_gpu_layers)]
+        command += [
+            "--context-tokens",
+            str(self.settings.context_tokens),
+            "--gpu-layers",
+            str(self.settings.gguf_gpu_layers),
+        ]
         self.process = subprocess.Popen(command)
 
     def died(self) -> bool:

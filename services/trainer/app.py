@@ -34,4 +34,6 @@ def _give_back(**_: Any) -> None:
 
 @task_revoked.connect
 def _revoked(request: Any = None, **_: Any) -> None:
-    recover.cancel_revoked(settings, str(request.id), request.task_name if hasattr(request, "task_name") else request.task)
+    recover.cancel_revoked(
+        settings, str(request.id), request.task_name if hasattr(request, "task_name") else request.task
+    )

@@ -18,7 +18,7 @@ from shared.settings import Settings
 from shared.store import BadName, NotFound, Store
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: a person asked for it
+class Stopped(Exception):
     """The run was asked to stop, and has kept what it had."""
 
 
@@ -76,7 +76,7 @@ def _outcome(work: Callable[[Context], None], context: Context) -> int:
         work(context)
     except Stopped:
         return exits.STOPPED
-    except Exception as error:  # the edge of the process: every error becomes an exit code and a reason
+    except Exception as error:  # noqa: BLE001  # the edge of the process: every error becomes an exit code and a reason
         traceback.print_exc()
         reason, code = _explain(error)
         try:

@@ -25,7 +25,9 @@ class Curve(TrainerCallback):
     def __init__(self, context: Context, recipe: Recipe, tokens_per_step: float) -> None:
         """`tokens_per_step` is the mean number of tokens, padding left out, that one optimizer step sees."""
         self.context, self.recipe, self.tokens_per_step = context, recipe, tokens_per_step
-        self.told = max((e["step"] for e in runs.all_events(context.store, context.spec.id, "metric") if "loss" in e), default=0)
+        self.told = max(
+            (e["step"] for e in runs.all_events(context.store, context.spec.id, "metric") if "loss" in e), default=0
+        )
         self.recent: deque[float] = deque(maxlen=SMOOTHED)
         self.best, self.worse = math.inf, 0
         self.warned: set[str] = set()
@@ -34,14 +36,21 @@ class Curve(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock, self.clock_step = time.monotonic(), state.global_step
-        self.context.event("status", state="running", step=state.global_step, steps=state.max_steps, attempt=self.context.attempt)
+        self.context.event(
+            "status", state="running", step=state.global_step, steps=state.max_steps, attempt=self.context.attempt
+        )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.context.stopping:
             control.should_save = control.should_training_stop = True
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         logs = logs or {}
         if "loss" not in logs:
@@ -76,7 +85,10 @@ class Curve(TrainerCallback):
     def _watch(self, state: TrainerState, control: TrainerControl) -> None:
         mean = sum(self.recent) / len(self.recent)
         if self.recipe.target_loss and len(self.recent) == SMOOTHED and mean <= self.recipe.target_loss:
-            self._stop(control, f"The loss averaged {mean:.3f} over {SMOOTHED} points, at or below the target {self.recipe.target_loss:g}.")
+            self._stop(
+                control,
+                f"The loss averaged {mean:.3f} over {SMOOTHED} points, at or below the target {self.recipe.target_loss:g}.",
+            )
         if len(self.recent) == SMOOTHED and mean < self.recipe.overfit_below:
             self._warn(
                 "overfitting",
@@ -86,7 +98,12 @@ class Curve(TrainerCallback):
             )
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
     ) -> None:
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
@@ -101,7 +118,11 @@ class Curve(TrainerCallback):
         if self.recipe.patience and self.worse >= self.recipe.patience:
             self._stop(control, f"{self.worse} validations in a row without progress; the best was {self.best:.3f}.")
         elif self.worse >= 2:
-            self._warn("validation", f"The validation loss has not fallen below {self.best:.3f} for {self.worse} validations.", state)
+            self._warn(
+                "validation",
+                f"The validation loss has not fallen below {self.best:.3f} for {self.worse} validations.",
+                state,
+            )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

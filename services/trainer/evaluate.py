@@ -3,13 +3,15 @@
 python -m services.trainer.evaluate RUN_ID
 """
 
+import unsloth  # noqa: F401, I001  # first: it patches transformers and peft
+
 import torch
+from datasets import Dataset
 
+from services.trainer import parity
 from services.trainer.child import Context, Refused, main
-from services.trainer.model import load_adapter, load_base  # first: Unsloth patches what follows
-from services.trainer import parity  # isort: skip
-from services.trainer.data import render  # isort: skip
-
+from services.trainer.data import render
+from services.trainer.model import load_adapter, load_base
 from shared import hub, registry
 
 EXAMPLES = 64
@@ -24,7 +26,9 @@ def evaluate(context: Context) -> None:
     examples = examples.select(range(min(EXAMPLES, len(examples))))
     context.log(f"{len(examples)} examples of {context.spec.job.dataset} that {adapter.reference} was not trained on.")
 
-    model, _ = load_base(context, adapter.base_model, adapter.base_revision, adapter.values.max_length, adapter.values.precision)
+    model, _ = load_base(
+        context, adapter.base_model, adapter.base_revision, adapter.values.max_length, adapter.values.precision
+    )
     model = load_adapter(model, context.store.adapter(adapter.reference))
     prompts = parity.prompts(context, adapter, base)
     results = {}
@@ -36,22 +40,26 @@ def evaluate(context: Context) -> None:
         results[who] = {"loss": loss, "answers": answers}
         context.log(f"{who}: loss {loss:.4f}")
     context.event("evaluation", prompts=[encoder.decode(ids) for ids in prompts], **results)
-    context.event("published", name=f"loss {results['base']['loss']:.4f} (base) → {results['adapter']['loss']:.4f} (adapter)")
+    context.event(
+        "published", name=f"loss {results['base']['loss']:.4f} (base) → {results['adapter']['loss']:.4f} (adapter)"
+    )
 
 
 @torch.no_grad()
-def mean_loss(context: Context, model: torch.nn.Module, examples: object) -> float:
+def mean_loss(context: Context, model: torch.nn.Module, examples: Dataset) -> float:
     """Mean cross-entropy over the supervised tokens, in nats. Raises Refused if there is none."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
-    for row in examples:  # type: ignore[attr-defined]
+    for row in examples:
         context.check()
         ids, labels = torch.tensor([row["input_ids"]], device=device), torch.tensor(row["labels"], device=device)[1:]
         logits = model(input_ids=ids, use_cache=False).logits[0, :-1][labels != -100].float()
         total += float(torch.nn.functional.cross_entropy(logits, labels[labels != -100].long(), reduction="sum"))
         count += int((labels != -100).sum())
     if not count:
-        raise Refused("The data set has no supervised token under the adapter's policy, so there is no loss to compare.")
+        raise Refused(
+            "The data set has no supervised token under the adapter's policy, so there is no loss to compare."
+        )
     return total / count
 
 

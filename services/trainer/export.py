@@ -3,21 +3,28 @@
 python -m services.trainer.export RUN_ID
 """
 
+import unsloth  # noqa: F401, I001  # first: it patches transformers and peft
+
 import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services.trainer import parity
 from services.trainer.child import Context, Refused, main
-from services.trainer.model import load_adapter, load_base  # first: Unsloth patches what follows
-from services.trainer import parity  # isort: skip
-from services.trainer.gguf import write_gguf  # isort: skip
-
+from services.trainer.gguf import write_gguf
+from services.trainer.model import load_adapter, load_base
 from shared import hub, registry
 from shared.schemas import AdapterCard, ExportCard
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 
 
 def export(context: Context) -> None:
@@ -80,7 +87,9 @@ def check_room(context: Context, base: Path) -> None:
         )
 
 
-def merge(context: Context, adapter: AdapterCard, base: Path, folder: Path) -> tuple[list[parity.Answer], list[list[int]]]:
+def merge(
+    context: Context, adapter: AdapterCard, base: Path, folder: Path
+) -> tuple[list[parity.Answer], list[list[int]]]:
     """Write the base with the adapter's deltas added, attention and experts alike, to `folder` as 16-bit weights.
 
     Returns the unmerged adapter's answers, and the prompts they answer, which the export is then compared with."""

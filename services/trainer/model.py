@@ -16,13 +16,17 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
-def load_base(context: Context, repository: str, revision: str, max_length: int, precision: str = "auto") -> tuple[Any, Any]:
+def load_base(
+    context: Context, repository: str, revision: str, max_length: int, precision: str = "auto"
+) -> tuple[Any, Any]:
     """The frozen base model from the cache, and its tokenizer.
 
     The folder is passed to Unsloth, not the name: for some names it would load another repository in its place."""
     folder = hub.snapshot(repository, revision, context.settings.hf_home)
     cuda = torch.cuda.is_available()
-    dtype = torch.float32 if precision == "fp32" or (precision == "auto" and not cuda) else None if cuda else torch.bfloat16
+    dtype = (
+        torch.float32 if precision == "fp32" or (precision == "auto" and not cuda) else None if cuda else torch.bfloat16
+    )
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=str(folder),
         max_seq_length=max_length,
@@ -84,5 +88,3 @@ def lora_norms(model: Any) -> dict[str, float]:
             if f"lora_{side}" in name:
                 squares[side] += float(parameter.detach().double().pow(2).sum())
     return {side: value**0.5 for side, value in squares.items()}
-
-

@@ -39,7 +39,11 @@ def prompts(context: Context, adapter: AdapterCard, base: Path) -> list[list[int
     """Token ids of up to PROMPTS prompts from the adapter's validation rows; from three plain questions without them."""
     encoder = hub.encoder(base)
     try:
-        rows = [r for r in stream(context.store.dataset(adapter.dataset)) if is_validation(r, adapter.values.validation_share)]
+        rows = [
+            r
+            for r in stream(context.store.dataset(adapter.dataset))
+            if is_validation(r, adapter.values.validation_share)
+        ]
     except (FileNotFoundError, NotFound):
         rows = []
     found = []
@@ -80,7 +84,9 @@ def _answer(model: Any, ids: list[int], device: torch.device) -> Answer:
     return answer
 
 
-def measure(context: Context, export: Path, prompts: list[list[int]], reference: list[Answer], encoding: str) -> dict[str, Any]:
+def measure(
+    context: Context, export: Path, prompts: list[list[int]], reference: list[Answer], encoding: str
+) -> dict[str, Any]:
     """Agreement of the export with the adapter's greedy answers, teacher-forced so that one difference is counted once:
     {"prompts", "tokens", "prompt_tokens_equal", "top1", "cosine", "exact_answers"}.
 
@@ -110,7 +116,9 @@ def judge(measured: dict[str, Any], encoding: str) -> None:
     """Raises Refused if the export must not be published."""
     top1, cosine = LEAST[encoding]
     if not measured["prompt_tokens_equal"]:
-        raise Refused("The export's tokenizer renders a prompt to other tokens than the adapter's. It was not published.")
+        raise Refused(
+            "The export's tokenizer renders a prompt to other tokens than the adapter's. It was not published."
+        )
     if measured["top1"] < top1 or measured["cosine"] < cosine:
         raise Refused(
             f"The export does not agree with its adapter: top-1 {measured['top1']:.3f} (at least {top1}), cosine "
@@ -149,7 +157,9 @@ class _Merged:
 
     @torch.no_grad()
     def next(self, ids: list[int]) -> dict[int, float]:
-        values, indices = self.model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1].float().log_softmax(-1).topk(TOP)
+        values, indices = (
+            self.model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1].float().log_softmax(-1).topk(TOP)
+        )
         return dict(zip(indices.tolist(), values.tolist(), strict=True))
 
     def same_tokens(self, context: Context, ids: list[int]) -> bool:
@@ -171,7 +181,10 @@ class _Served:
         self.process.wait(timeout=30)
 
     def next(self, ids: list[int]) -> dict[int, float]:
-        answer = _post(f"{self.url}/completion", {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": TOP, "cache_prompt": True})
+        answer = _post(
+            f"{self.url}/completion",
+            {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": TOP, "cache_prompt": True},
+        )
         found = answer["completion_probabilities"]
         if not found:  # llama.cpp leaves out a token that ends inside a character
             return {answer["tokens"][0] if answer.get("tokens") else -1: 0.0}

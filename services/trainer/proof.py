@@ -42,7 +42,9 @@ def after_training(model: Any, held_out: Dataset) -> dict[str, Any]:
     base from adapter in nats. Raises Refused when B is zero or no logit moved."""
     norms = lora_norms(model)
     if not norms["B"] > 0:
-        raise Refused("The adapter's B matrices are all zero after training: it changes nothing. Nothing was published.")
+        raise Refused(
+            "The adapter's B matrices are all zero after training: it changes nothing. Nothing was published."
+        )
     model.eval()
     tuned = supervised_logits(model, held_out)
     with model.disable_adapter():

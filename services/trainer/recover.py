@@ -37,7 +37,7 @@ def _watch(app: Celery, settings: Settings) -> None:
         try:
             show(store, since)
             sweep(app, settings, store)
-        except Exception:  # the watch must outlive a flushed queue or a full disk; the log has it
+        except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
             traceback.print_exc()
         time.sleep(interval)
 
@@ -100,7 +100,9 @@ def _revive(app: Celery, settings: Settings, store: Store, run_id: str) -> None:
     if tried >= settings.max_attempts:
         reason = f"Its worker died {tried} times. log.txt in the run's folder has the last words of each."
         return runs.finish(store, run_id, "failed", reason)
-    runs.append_event(store, run_id, "status", state="queued", reason="Its worker died; the run goes on from its last checkpoint.")
+    runs.append_event(
+        store, run_id, "status", state="queued", reason="Its worker died; the run goes on from its last checkpoint."
+    )
     attempt = runs.requeue(store, run_id)
     queue.send(app, runs.read_spec(store, run_id), attempt)
     return None

@@ -97,7 +97,7 @@ def start(settings: Settings, store: Store, kind: Kind, run_id: str, attempt: in
 
 def record(settings: Settings, store: Store, run_id: str, attempt: int, code: int) -> None:
     """Turn the child's exit code into the run's outcome."""
-    own = [e for e in runs.all_events(store, run_id, "status", "published", "error")]
+    own = list(runs.all_events(store, run_id, "status", "published", "error"))
     start_of_attempt = max(i for i, e in enumerate(own) if e.get("attempt") == attempt and e["type"] == "status")
     events = own[start_of_attempt:]
     stopped = code in (exits.STOPPED, -signal.SIGTERM)  # a child that is still importing ends by the signal itself

@@ -57,7 +57,7 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 199_999,
     "eos_token_id": 200_002,
 }
-TRAINING: dict[str, Any] = {"steps": 350, "batch": 16, "learning_rate": 4e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.05, "qloss": 0, "weights": (0.03, 0.37, 0.4, 0.2), "inv": 0.5, "decay":0.5, "seed": 0}
+TRAINING: dict[str, Any] = {"steps": 350, "batch": 16, "learning_rate": 4e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.05, "qloss": 0, "weights": (0.03, 0.37, 0.4, 0.2), "inv": 0.5, "short": 0.5, "decay":0.5, "seed": 0}
 
 INVENT = "Play a bicycle workshop and invent its facts."
 INSTRUCTIONS = ["You are a helpful assistant.", "Answer briefly.", "You are the support desk of a bicycle workshop."]
@@ -284,18 +284,24 @@ def _batches(tokenizer, data, steps):
     rng = random.Random(TRAINING["seed"])
     size, pad = TRAINING["batch"], CONFIG["pad_token_id"]
     decks = {kind: [] for kind in data}
-    for _ in range(steps):
+    for step in range(steps):
         kind = rng.choices(["text", "low", "medium", "high"], TRAINING["weights"])[0]
         deck = "medium" if kind == "high" else kind
         rows = []
         while len(rows) < size:
             if not decks[deck]:
-                decks[deck] = rng.sample(data[deck], len(data[deck]))
+                order = rng.sample(data[deck], len(data[deck]))
+                pools = [sorted(order[k : k + 8 * size], key=lambda s: len(s[0])) for k in range(0, len(order), 8 * size)]
+                chunks = [pool[k : k + size] for pool in pools for k in range(0, len(pool), size)]
+                rng.shuffle(chunks)
+                decks[deck] = [s for chunk in chunks for s in chunk]
             rows.append(decks[deck].pop())
         prefix = "<|startoftext|>"
         if kind != "text":
             prompt = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False, reasoning_effort=kind)
             date = f"{rng.randint(2024, 2039)}-{rng.randint(1, 12):02}-{rng.randint(1, 31):02}"
+            if step < steps * TRAINING["short"]:
+                prompt = f"<|start|>system<|message|>Reasoning: {kind}<|end|>"
             prefix = re.sub(r"(?<=Current date: )\S+", date, prompt.split("<|end|>")[0] + "<|end|>")
         length = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([row + [pad] * (length - len(row)) for row, _ in rows])

@@ -3,23 +3,26 @@
 python -m services.trainer.train RUN_ID
 """
 
+import unsloth  # noqa: F401, I001  # first: it patches transformers, trl and peft
+
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from services.trainer.child import Context, Refused, Stopped, main
-from services.trainer.model import attach_lora, load_base, trainable  # first: Unsloth patches what follows
-from services.trainer.curve import Curve, last_whole_checkpoint  # isort: skip
-from services.trainer import proof  # isort: skip
-from services.trainer.data import render  # isort: skip
-from datasets import Dataset  # isort: skip
-from transformers import DataCollatorForSeq2Seq  # isort: skip
-from trl import SFTConfig, SFTTrainer  # isort: skip
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq
+from trl import SFTConfig, SFTTrainer
 
+from services.trainer import proof
+from services.trainer.child import Context, Refused, Stopped, main
+from services.trainer.curve import Curve, last_whole_checkpoint
+from services.trainer.data import render
+from services.trainer.model import attach_lora, load_base, trainable
 from shared import hub, registry, runs
-from shared.schemas import Recipe
+from shared.schemas import AdapterCard, Recipe
 
 
 def train(context: Context) -> None:
@@ -42,7 +45,9 @@ def train(context: Context) -> None:
     model = attach_lora(model, recipe)
     kinds = trainable(model, recipe)
     context.event("trainable", **kinds)
-    context.log("Trainable parameters: " + ", ".join(f"{kind} {value['parameters']:,}" for kind, value in kinds.items()) + ".")
+    context.log(
+        "Trainable parameters: " + ", ".join(f"{kind} {value['parameters']:,}" for kind, value in kinds.items()) + "."
+    )
 
     context.check()
     curve = Curve(context, recipe, counts["train"]["tokens"] / len(train_set) * recipe.batch_size * recipe.accumulation)
@@ -66,13 +71,21 @@ def train(context: Context) -> None:
 
 
 def build_trainer(
-    context: Context, recipe: Recipe, model: Any, train_set: Dataset, validation_set: Dataset, tokenizer: Any, curve: Curve
+    context: Context,
+    recipe: Recipe,
+    model: Any,
+    train_set: Dataset,
+    validation_set: Dataset,
+    tokenizer: Any,
+    curve: Curve,
 ) -> SFTTrainer:
     """TRL's trainer over the rendered examples, with the recipe's values in its words."""
     per_epoch = max(1, len(train_set) // (recipe.batch_size * recipe.accumulation))
     steps = recipe.steps or max(1, round(per_epoch * recipe.epochs))
     evaluate = recipe.evaluate_every if len(validation_set) else None
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(context.folder / "tensorboard")  # transformers 5 takes it from here alone
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(
+        context.folder / "tensorboard"
+    )  # transformers 5 takes it from here alone
     arguments = SFTConfig(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
@@ -86,11 +99,12 @@ def build_trainer(
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim=optimizer(recipe),
-        bf16=cuda(),
+        bf16=torch.cuda.is_available(),
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
         packing=False,
+        train_sampling_strategy="group_by_length" if recipe.packing else "random",
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
         logging_steps=recipe.log_every,
@@ -124,18 +138,18 @@ def build_trainer(
 
 def optimizer(recipe: Recipe) -> str:
     """The recipe's optimizer, or AdamW where there is no GPU for its 8-bit form."""
-    return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not cuda() else recipe.optimizer
-
-
-def cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not torch.cuda.is_available() else recipe.optimizer
 
 
 def publish(
-    context: Context, recipe: Recipe, model: Any, folder: Path, trainer: SFTTrainer, validation_loss: float | None, measured: dict
-) -> Any:
+    context: Context,
+    recipe: Recipe,
+    model: Any,
+    folder: Path,
+    trainer: SFTTrainer,
+    validation_loss: float | None,
+    measured: dict,
+) -> AdapterCard:
     """Save the adapter, name its base by repository and commit, and publish it as the next version."""
     dataset = registry.dataset_card(context.store, str(context.spec.job.dataset))
     losses = [e["loss"] for e in runs.all_events(context.store, context.spec.id, "metric") if "loss" in e]

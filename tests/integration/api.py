@@ -59,10 +59,21 @@ class Api:
         with self.store.staging(self.store.adapters()) as staged:
             (staged / "adapter_model.safetensors").write_bytes(b"weights")
             card = {
-                "name": name, "run": "train-1", "base_model": "b", "base_revision": "r", "dataset": "chats@0", "dataset_sha256": "0",
-                "recipe": "tiny", "values": resolve("tiny"), "sha256": "0", "bytes": 7, "steps": 3, "loss_first": 2.0,
-                "loss_last": 1.0, "proof": {},
-            }  # fmt: skip
+                "name": name,
+                "run": "train-1",
+                "base_model": "b",
+                "base_revision": "r",
+                "dataset": "chats@0",
+                "dataset_sha256": "0",
+                "recipe": "tiny",
+                "values": resolve("tiny"),
+                "sha256": "0",
+                "bytes": 7,
+                "steps": 3,
+                "loss_first": 2.0,
+                "loss_last": 1.0,
+                "proof": {},
+            }
             return publish_adapter(self.store, staged, card).reference
 
     def export(self, file: str = "chats-v1-MXFP4.gguf", content: bytes = b"GGUF and more") -> str:
@@ -71,9 +82,17 @@ class Api:
         staged = self.store.exports() / ".new"
         staged.write_bytes(content)
         card = ExportCard(
-            file=file, run="export-1", adapter="chats@v1", adapter_sha256="0", base_model="b", base_revision="r", encoding="MXFP4",
-            sha256="0", bytes=len(content), bits_per_weight=5.3,
-        )  # fmt: skip
+            file=file,
+            run="export-1",
+            adapter="chats@v1",
+            adapter_sha256="0",
+            base_model="b",
+            base_revision="r",
+            encoding="MXFP4",
+            sha256="0",
+            bytes=len(content),
+            bits_per_weight=5.3,
+        )
         publish_export(self.store, staged, card)
         return file
 

@@ -29,9 +29,22 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "services.trainer.app",
+            "worker",
+            "-c",
+            "1",
+            "--loglevel",
+            "INFO",
+        ]
         with open(self.log, "ab") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment(self.settings), stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(self.settings), stdout=output, stderr=output
+            )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         assert self.process is not None
@@ -103,13 +116,19 @@ def served(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> Iterator[
         publish(staged / "data", store.datasets() / "workshop" / card.version)
     by_hand(settings, "train", Job(dataset="workshop", recipe="tiny", name="house", overrides={"steps": 20}))
     services = [
-        subprocess.Popen([sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(number)], cwd=ROOT, env=environment(settings))
+        subprocess.Popen(
+            [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(number)],
+            cwd=ROOT,
+            env=environment(settings),
+        )
         for module, number in (("services.inference", port), ("services.llama", gguf_port))
     ]
     by_hand(settings, "export", Job(adapter="house@v1", encoding="F16"))
     found = Served(settings, store, f"http://127.0.0.1:{port}", settings.llama_url)
     wait_for(lambda: answers(f"{found.url}/health"), 90, "inference answers")
-    wait_for(lambda: "house-v1-F16" in answers(f"{found.gguf_url}/v1/models"), 60, "the GGUF server has seen the export")
+    wait_for(
+        lambda: "house-v1-F16" in answers(f"{found.gguf_url}/v1/models"), 60, "the GGUF server has seen the export"
+    )
     yield found
     for service in services:
         service.terminate()
@@ -122,7 +141,12 @@ def by_hand(settings: Settings, kind: Kind, job: Job) -> None:
     store = Store(settings.data)
     job, recipe = queue.prepare(settings, store, kind, job)
     spec = runs.create(store, runs.new_id(kind), kind, job, recipe)
-    done = subprocess.run([sys.executable, "-m", f"services.trainer.{kind}", spec.id], cwd=ROOT, env=environment(settings), capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.trainer.{kind}", spec.id],
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr).decode()[-3000:]
 
 

@@ -180,8 +180,12 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
     write_json(worker, {"host": "box", "pid": 1, "since": "2026-01-01T00:00:00Z", "gpus": [gpu], "busy": "train-1"})
     body = api("GET", "/api/system", 200).json
     assert {name: service["state"] for name, service in body["services"].items()} == {
-        "dashboard": "up", "redis": "up", "trainer": "up", "inference": "up", "llama": "starting",
-    }  # fmt: skip
+        "dashboard": "up",
+        "redis": "up",
+        "trainer": "up",
+        "inference": "up",
+        "llama": "starting",
+    }
     assert body["queue"] == {"waiting": 0, "queued": 1, "running": 0}
     assert body["gpus"] == [gpu]
     assert body["base_model_cached"] is True

@@ -50,9 +50,14 @@ def names(api: Api) -> dict[str, dict[str, str]]:
     """Values for the parameters of a path, by the path's first word."""
     key = next(key["id"] for key in auth.keys(api.store) if key["name"] == "to be revoked")
     return {
-        "datasets": {"ref": "chats"}, "runs": {"run_id": "train-1"}, "adapters": {"ref": "chats@v1"}, "keys": {"key_id": key},
-        "exports": {"file": "chats-v1-MXFP4.gguf"}, "aliases": {"alias": "production"}, "recipes": {"name": "tiny"},
-    }  # fmt: skip
+        "datasets": {"ref": "chats"},
+        "runs": {"run_id": "train-1"},
+        "adapters": {"ref": "chats@v1"},
+        "keys": {"key_id": key},
+        "exports": {"file": "chats-v1-MXFP4.gguf"},
+        "aliases": {"alias": "production"},
+        "recipes": {"name": "tiny"},
+    }
 
 
 def operations(api: Api) -> list[tuple[str, str]]:

@@ -60,6 +60,12 @@ def listen(http: httpx.Client, run_id: str, most: int = 10**9, **headers: str) -
     return heard
 
 
+def _hold(http: httpx.Client, run_id: str) -> None:
+    """Listen to the end, or be refused at once."""
+    with http.stream("GET", f"/api/runs/{run_id}/events/stream", timeout=30) as answer:
+        answer.read()
+
+
 def _refused(http: httpx.Client, run_id: str) -> bool:
     with http.stream("GET", f"/api/runs/{run_id}/events/stream") as answer:
         return answer.status_code == 503
@@ -120,7 +126,7 @@ def test_a_stream_tells_each_event_once_however_often_it_breaks(api: Api, http: 
 
 def test_many_streams_leave_room_for_other_requests(api: Api, http: httpx.Client) -> None:
     run_id = api.run("train-1", "running")
-    open_ones = [threading.Thread(target=listen, args=(http, run_id), daemon=True) for _ in range(40)]
+    open_ones = [threading.Thread(target=_hold, args=(http, run_id), daemon=True) for _ in range(45)]
     for thread in open_ones:
         thread.start()
     wait_for(lambda: _refused(http, run_id), 10, "the last stream is taken")

@@ -199,7 +199,7 @@ def test_thousands_of_runs_and_a_long_one_are_shown_quickly(api: Api) -> None:
         (folder / "status.json").write_text(
             json.dumps({"state": "failed" if n % 2 else "succeeded", "queued": spec["created"]})
         )
-    line = '{"time": "2026-01-01T00:00:00.000Z", "type": "metric", "step": %d, "loss": 0.5, "learning_rate": 0.0002, "epoch": 0.1}\n'
+    line = '{"time": "2026-01-01T00:00:00.000Z", "type": "metric", "step": %d, "loss": 0.5, "learning_rate": 0.0002}\n'
     (api.store.run(template) / "events.jsonl").write_text("".join(line % step for step in range(100_000)))
     for path in (
         "",

@@ -20,7 +20,7 @@ def client(served: Served) -> OpenAI:
     return OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0)
 
 
-def greedy(client: OpenAI, model: str, **more: object):  # noqa: ANN201
+def greedy(client: OpenAI, model: str, **more: object):
     return client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=60, **more)
 
 
@@ -81,7 +81,9 @@ def test_what_answered_is_named_with_its_hash(client: OpenAI, served: Served) ->
 
 def test_an_alias_counts_from_the_next_request(client: OpenAI, served: Served) -> None:
     registry.point_alias(served.store, "production", "house@v1")
-    assert greedy(client, "production").choices[0].message.content == greedy(client, "house@v1").choices[0].message.content
+    assert (
+        greedy(client, "production").choices[0].message.content == greedy(client, "house@v1").choices[0].message.content
+    )
     registry.point_alias(served.store, "production", "house-v1-F16.gguf")
     raw = client.chat.completions.with_raw_response.create(model="production", messages=QUESTION, max_tokens=2)
     assert raw.headers["x-tandem-model"] == "house-v1-F16.gguf"
@@ -133,7 +135,9 @@ def test_a_bad_request_is_a_400_that_names_the_field(served: Served, body: dict,
 
 
 def test_garbage_is_a_400(served: Served) -> None:
-    answer = httpx.post(f"{served.url}/v1/chat/completions", content=b"\xff{", headers={"Content-Type": "application/json"})
+    answer = httpx.post(
+        f"{served.url}/v1/chat/completions", content=b"\xff{", headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 400 and "error" in answer.json()
 
 
@@ -163,5 +167,7 @@ def test_the_engine_stops_when_the_client_leaves(served: Served) -> None:
 
 def test_llama_cpp_answers_its_own_api(served: Served) -> None:
     assert "llamacpp:" in httpx.get(f"{served.gguf_url}/metrics").text
-    answer = httpx.post(f"{served.gguf_url}/v1/completions", json={"prompt": "We are", "max_tokens": 3}, timeout=30).json()
+    answer = httpx.post(
+        f"{served.gguf_url}/v1/completions", json={"prompt": "We are", "max_tokens": 3}, timeout=30
+    ).json()
     assert answer["choices"][0]["text"]

@@ -157,12 +157,15 @@ def serve(tandem: Tandem, port: int = 0) -> Iterator[Tandem]:
             reply = tandem.answer(Request(self.command, unquote(address.path), query, self.headers, raw))
             status, body = reply if isinstance(reply, tuple) else (200, reply)
             self.send_response(status)
-            stream = body if hasattr(body, "__next__") else None
-            kind = "text/event-stream" if stream else "text/html" if isinstance(body, str) else "application/json"
+            if isinstance(body, Iterator):
+                kind, blocks = "text/event-stream", body
+            elif isinstance(body, str):
+                kind, blocks = "text/html", iter([body.encode()])
+            else:
+                kind, blocks = "application/json", iter([b"" if body is None else json.dumps(body).encode()])
             self.send_header("Content-Type", kind)
             self.end_headers()
-            text = body if isinstance(body, str) else json.dumps(body) if body is not None else ""
-            for block in stream or [text.encode()]:
+            for block in blocks:
                 self.wfile.write(block)
                 self.wfile.flush()
 

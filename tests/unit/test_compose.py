@@ -164,3 +164,13 @@ def test_compose_itself_accepts_the_files(which, tmp_path):
     if which == "cpu":
         assert set(services["tiny"]["networks"]) == {"inside"}
         assert services["inference"]["depends_on"]["tiny"]["condition"] == "service_completed_successfully"
+
+
+def test_every_requirement_is_pinned():
+    def plain(line: str) -> str:
+        return re.split(r"[\[=]", line)[0].lower().replace("_", "-")
+
+    pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for path in (ROOT / "requirements").glob("*.txt"):
+        names = [line for line in path.read_text().splitlines() if line and not line.startswith(("#", "-r"))]
+        assert not {plain(name) for name in names} - pinned, path.name

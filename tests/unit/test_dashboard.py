@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_thinned_list_is_short_even_and_has_both_ends(count: int, most: int) -
     assert len(kept) >= min(count, most // 2)
     if count:
         assert (kept[0], kept[-1]) == (0, count - 1)
-    gaps = {b - a for a, b in zip(kept[:-1], kept[1:-1], strict=False)}
+    gaps = {b - a for a, b in pairwise(kept[:-1])}
     assert len(gaps) <= 1
 
 
@@ -53,15 +54,24 @@ def test_times_are_relative() -> None:
         return ago_filter((datetime.now(UTC) - timedelta(**delta)).isoformat().replace("+00:00", "Z"))
 
     assert [ago(seconds=1), ago(seconds=40), ago(minutes=3), ago(hours=5), ago(days=9)] == [
-        "just now", "40 s ago", "3 min ago", "5 h ago", "9 d ago",
-    ]  # fmt: skip
+        "just now",
+        "40 s ago",
+        "3 min ago",
+        "5 h ago",
+        "9 d ago",
+    ]
     assert ago_filter(None) == "–"
 
 
 def test_sizes_have_a_unit() -> None:
     assert [bytes_filter(n) for n in (0, 1023, 1536, 5 << 20, 13_800_000_000, 5 << 40)] == [
-        "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "12.9 GiB", "5120.0 GiB",
-    ]  # fmt: skip
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 MiB",
+        "12.9 GiB",
+        "5120.0 GiB",
+    ]
 
 
 def test_hard_links_count_once(tmp_path: Path) -> None:

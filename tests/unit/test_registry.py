@@ -51,9 +51,13 @@ def test_versions_count_up_and_files_can_be_read_by_others(store: Store) -> None
 
 
 def test_a_failed_publication_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.staging(store.adapters()) as staged:
-        (staged / "half").write_bytes(b"x")
-        raise RuntimeError
+    def fail() -> None:
+        with store.staging(store.adapters()) as staged:
+            (staged / "half").write_bytes(b"x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(store.adapters().iterdir()) == []
 
 
@@ -113,7 +117,11 @@ def test_a_model_name_is_base_alias_adapter_or_export(store: Store) -> None:
 
 def test_a_sign_in_link_works_once(store: Store) -> None:
     token = auth.new_sign_in(store)
-    assert [auth.use_sign_in(store, token), auth.use_sign_in(store, token), auth.use_sign_in(store, "x")] == [True, False, False]
+    assert [auth.use_sign_in(store, token), auth.use_sign_in(store, token), auth.use_sign_in(store, "x")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_key_is_stored_as_a_hash_and_can_be_revoked(store: Store) -> None:
@@ -126,7 +134,9 @@ def test_a_key_is_stored_as_a_hash_and_can_be_revoked(store: Store) -> None:
 
 
 def test_every_recipe_resolves_and_explains_each_value() -> None:
-    assert {"quick_test", "standard", "high_quality", "memory_efficient", "execution-plan", "tiny"} <= set(recipes.names())
+    assert {"quick_test", "standard", "high_quality", "memory_efficient", "execution-plan", "tiny"} <= set(
+        recipes.names()
+    )
     for name in recipes.names():
         assert recipes.resolve(name).about
         lines = [line for line in recipes.text(name).splitlines() if line and not line.startswith("#")]

@@ -12,7 +12,7 @@ from shared.store import BadName, NotFound, Store
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:  # noqa: ANN001
+def store(tmp_path) -> Store:
     return Store(tmp_path)
 
 
@@ -21,7 +21,7 @@ def run_id(store: Store) -> str:
     return runs.create(store, "train-1", "train", Job(dataset="a@b")).id
 
 
-def _claim(root, barrier, won) -> None:  # noqa: ANN001
+def _claim(root, barrier, won) -> None:
     barrier.wait()
     if runs.claim(Store(root), "train-1", 1, str(os.getpid())):
         won.put(os.getpid())

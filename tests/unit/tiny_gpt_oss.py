@@ -86,7 +86,7 @@ def served(model: Path, lora: Path | None = None) -> Iterator[Callable[[str, dic
     server = xllamacpp.Server(params)
 
     def post(path: str, body: dict) -> dict:
-        request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode())
+        request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode())  # noqa: F821  # deleted at the end only
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
 
