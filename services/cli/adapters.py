@@ -53,7 +53,7 @@ def evaluate(
     follow_: Follow = True,
     json: Json = False,
 ) -> None:
-    """Compare an adapter with its base model on the validation rows of a data set."""
+    """Compare an adapter with its base model. The validation rows of a data set are what both answer."""
     client = api(ctx)
     run = client.post("/runs", {"kind": "evaluate", "adapter": adapter, "dataset": dataset})
     follow.started(client, run, follow_, json)
@@ -68,7 +68,7 @@ def export(
     follow_: Follow = False,
     json: Json = False,
 ) -> None:
-    """Make a GGUF file, or a folder of merged weights, of an adapter and its base model."""
+    """Make a GGUF file of an adapter. Or, with --encoding merged, a folder of merged weights."""
     client = api(ctx)
     run = client.post("/runs", {"kind": "export", "adapter": adapter, "encoding": encoding})
     follow.started(client, run, follow_, json)

@@ -35,7 +35,7 @@ def set_(
     name: Name,
     target: Annotated[str, typer.Argument(help="An adapter name@version, or the file of an export.")],
 ) -> None:
-    """Point an alias at an adapter or an export; the next request is answered by it."""
+    """Point an alias at an adapter or an export. The next request is answered by it."""
     moved = api(ctx).put(f"/aliases/{part(name)}", {"target": target})
     before = moved.get("before")
     show.out.print(f"{name} now points at {moved['target']}" + (f"; before, at {before}." if before else "."))
@@ -43,7 +43,7 @@ def set_(
 
 @app.command()
 def undo(ctx: typer.Context, name: Name) -> None:
-    """Point an alias back at what it pointed at before."""
+    """Point an alias back at what it was."""
     moved = api(ctx).post(f"/aliases/{part(name)}/undo") or {}
     target = moved.get("target")
     show.out.print(
@@ -53,7 +53,7 @@ def undo(ctx: typer.Context, name: Name) -> None:
 
 @app.command()
 def rm(ctx: typer.Context, name: Name) -> None:
-    """Remove an alias; what it points at stays."""
+    """Remove an alias. What it points at stays."""
     api(ctx).delete(f"/aliases/{part(name)}")
     show.out.print(f"{name} is removed. Bring it back with: tandem alias undo {name}")
 

@@ -66,7 +66,7 @@ def tokens(made: Mapping[str, Any]) -> None:
             f"{example['total']:,} tokens are learned ({made['policy']}){cut}",
             style="bold",
         )
-        show.out.print(_stretches(example["tokens"], colours))
+        show.out.print(_stretches(example["tokens"], colours), soft_wrap=not colours)
     legend = Text("learned: ", style="dim")
     for channel, colour in CHANNELS.items():
         legend.append(f" {channel} ", style=f"reverse {colour}").append(" ")

@@ -49,7 +49,7 @@ def add(
     licence: Annotated[str | None, typer.Option(help="The licence of the conversations.")] = None,
     json: Json = False,
 ) -> None:
-    """Upload a file of conversations and check every row of it."""
+    """Upload a file of conversations. Every row of it is checked."""
     if not file.is_file():
         raise Failure(f"There is no file {str(file)!r}.")
     columns = (
@@ -80,7 +80,7 @@ def show_(ctx: typer.Context, ref: Ref, json: Json = False) -> None:
 
 @app.command()
 def rejected(ctx: typer.Context, ref: Ref, limit: Limit = 50, json: Json = False) -> None:
-    """Show the rows that were not accepted, each with its reason."""
+    """Show the rejected rows, each with its reason."""
     items = api(ctx).listing(f"/datasets/{part(ref)}/rejected", limit)
     if json:
         show.raw(items)
@@ -101,7 +101,7 @@ def tokens(
     max_length: Annotated[int | None, typer.Option(help="Cut after so many tokens, as a recipe does.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the tokens of a row; those that a model learns from stand out."""
+    """Show the tokens of a row. Those that a model learns from stand out."""
     made = api(ctx).get(f"/datasets/{part(ref)}/tokens", row=row, policy=policy, max_length=max_length)
     show.raw(made) if json else card.tokens(made)
 
@@ -117,7 +117,7 @@ def mix(
     seed: Annotated[int, typer.Option(help="Decides which rows are taken.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make one data set of two, in a given proportion."""
+    """Make one data set of two. --share gives the proportion."""
     body = {"reasoning": reasoning, "direct": direct, "share": share, "total": total, "seed": seed, "name": name}
     _made(api(ctx).post("/datasets/mix", body), json)
 
@@ -132,7 +132,7 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Otherwise made from the repository's.")] = None,
     json: Json = False,
 ) -> None:
-    """Make a data set of what `tandem fetch --dataset REPO` has brought."""
+    """Make a data set of one from the hub. `tandem fetch --dataset REPO` brings it first."""
     body = {"repository": repo, "split": split, "config": config, "revision": revision, "name": name}
     _made(api(ctx).post("/datasets/import", body), json)
 

@@ -145,12 +145,7 @@ def chain(client: Client, report: Report) -> None:
         )
     with report.stage("train", "Training an adapter"):
         wanted = {"kind": "train", "dataset": report.dataset["reference"], "recipe": "tiny", "name": "workshop"}
-        run = follow(
-            client,
-            client.post(
-                "/runs", {"kind": "train", "dataset": report.dataset["reference"], "recipe": "tiny", "name": "workshop"}
-            ),
-        )
+        run = follow(client, client.post("/runs", wanted))
         report.adapter = client.get(f"/adapters/{run['result']}")
         report.train = training(client, run, report.adapter)
     with report.stage("export", "Exporting to GGUF and comparing it with the adapter"):

@@ -42,7 +42,7 @@ class Check:
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:
-    """Check the server, its services and this machine; exit with 1 if something fails."""
+    """Check the services and this machine. Exits with 1 if something fails."""
     client = api(ctx)
     remote = list(server(client))
     checks = remote + list(machine(reached=remote[0].level == "ok"))

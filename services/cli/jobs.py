@@ -39,7 +39,7 @@ def fetch(
     follow_: Follow = True,
     json: Json = False,
 ) -> None:
-    """Download a model or a data set into the Hugging Face cache."""
+    """Download a model or a data set. It goes into the Hugging Face cache."""
     client = api(ctx)
     kind = "dataset" if dataset else "model"
     job = {"kind": "fetch", "repository": repo, "repository_type": kind, "revision": revision}
@@ -110,7 +110,7 @@ def show_(ctx: typer.Context, run_id: Id, json: Json = False) -> None:
 
 @app.command()
 def cancel(ctx: typer.Context, run_id: Id) -> None:
-    """Ask a job to stop; a training finishes its step and writes a checkpoint first."""
+    """Ask a job to stop. A training finishes its step and writes a checkpoint first."""
     run = api(ctx).post(f"/runs/{part(run_id)}/cancel")
     said = "is cancelled" if run["state"] == "cancelled" else "stops after its current step"
     show.out.print(f"{run_id} {said}. Go on with: tandem jobs resume {run_id}")
@@ -118,14 +118,14 @@ def cancel(ctx: typer.Context, run_id: Id) -> None:
 
 @app.command()
 def resume(ctx: typer.Context, run_id: Id, follow_: Follow = False, json: Json = False) -> None:
-    """Go on with a failed or cancelled job from its last checkpoint."""
+    """Go on with a failed or cancelled job. It starts from its last checkpoint."""
     client = api(ctx)
     follow.started(client, client.post(f"/runs/{part(run_id)}/resume"), follow_, json)
 
 
 @app.command()
 def clone(ctx: typer.Context, run_id: Id, set_: Set = None, follow_: Follow = False, json: Json = False) -> None:
-    """Queue the same job again, with other values where --set gives them."""
+    """Queue the same job again. --set gives it other values."""
     client = api(ctx)
     run = client.post(f"/runs/{part(run_id)}/clone", {"overrides": overrides(set_)})
     follow.started(client, run, follow_, json)
@@ -137,7 +137,7 @@ def logs(
     follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="What the process printed, instead of the story.")] = False,
 ) -> None:
-    """Show what a job tells: its events, or with --raw what its process printed."""
+    """Show what a job tells. With --raw, what its process printed."""
     client = api(ctx)
     if raw:
         _raw_log(client, run_id, follow_)

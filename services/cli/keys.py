@@ -16,7 +16,7 @@ def login(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="Asked for without an echo when left out.")] = "",
 ) -> None:
-    """Store an API key for this person, after asking Tandem whether it is valid."""
+    """Store an API key. Tandem is asked whether it is valid."""
     key = key.strip() or typer.prompt("API key", hide_input=True).strip()
     url = connection(ctx).url
     try:

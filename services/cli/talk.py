@@ -31,7 +31,7 @@ def ask(
     temperature: Temperature = 1.0,
     system: System = None,
 ) -> None:
-    """Ask one question; the answer streams to stdout and nothing else does."""
+    """Ask one question. The answer streams to stdout and nothing else does."""
     piped = "" if sys.stdin.isatty() else sys.stdin.read().strip()
     text = "\n\n".join(filter(None, [question, piped]))
     if not text:
@@ -63,7 +63,7 @@ def chat(
     system: System = None,
     show_thinking: Annotated[bool, typer.Option("--show-thinking", help="Do not fold the thinking.")] = False,
 ) -> None:
-    """Talk to a model; /help lists what can be done in the chat."""
+    """Talk to a model. /help lists what can be done in the chat."""
     client = api(ctx)
     session = Session(_served(client, model), _checked(effort), temperature, max_tokens, show_thinking)
     session.start(system)

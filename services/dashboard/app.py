@@ -62,7 +62,6 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         SESSION_COOKIE_SECURE=settings.public_url.startswith("https:"),
         PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.session_hours),
         MAX_CONTENT_LENGTH=BODY_LIMIT,
-        SEND_FILE_MAX_AGE_DEFAULT=3600,
         TEMPLATES_AUTO_RELOAD=False,
     )
     for part in (rows, sse, adapters, exports, aliases, keys, recipes, system):

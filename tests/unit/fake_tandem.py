@@ -133,7 +133,9 @@ def sse(events: list[dict[str, Any]], start: int = 0, end: bool = True) -> Itera
         yield b"event: end\nid: 999\ndata: {}\n\n"
 
 
-def chat(*deltas: dict[str, Any], finish: str = "stop", tokens: int | None = None, done: bool = True) -> Iterator[bytes]:
+def chat(
+    *deltas: dict[str, Any], finish: str = "stop", tokens: int | None = None, done: bool = True
+) -> Iterator[bytes]:
     """A chat completion as a server streams it."""
     chunks: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
     chunks.append({"choices": [{"delta": {}, "finish_reason": finish}]})
@@ -213,12 +215,18 @@ def full() -> Tandem:
         "DELETE /api/keys/a1": (204, None),
         "GET /v1/models": {"data": [{"id": "openai/gpt-oss-20b"}, {"id": "shop@v1"}, {"id": "production"}]},
         "POST /v1/chat/completions": lambda request: chat(
-            {"reasoning": "A chain. "}, {"reasoning_content": "Price."}, {"content": "**35** "}, {"content": "euros"}, tokens=9
+            {"reasoning": "A chain. "},
+            {"reasoning_content": "Price."},
+            {"content": "**35** "},
+            {"content": "euros"},
+            tokens=9,
         ),
     }
     tandem.page("/api/recipes", [RECIPE], fields={})
     tandem.page("/api/datasets", [DATASET])
-    tandem.page("/api/datasets/shop/rejected", [{"line": 7, "reason": "no assistant message", "text": '{"messages": []}'}])
+    tandem.page(
+        "/api/datasets/shop/rejected", [{"line": 7, "reason": "no assistant message", "text": '{"messages": []}'}]
+    )
     tandem.page("/api/runs", [RUN_ITEM])
     tandem.page("/api/adapters", [ADAPTER])
     tandem.page("/api/exports", [EXPORT])

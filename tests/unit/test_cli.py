@@ -2,31 +2,20 @@
 
 import json
 import re
-import stat
 
 import pytest
-from typer.testing import CliRunner
 
-from services.cli import doctor, keyfile, show
-from services.cli.main import app
+from services.cli import doctor
 from services.dashboard import models
 from tests.unit import fake_tandem as fake
+from tests.unit.cli_person import at_home, caller
 
 RUN_ID = str(fake.RUN["id"])
 
 
 @pytest.fixture(autouse=True)
 def person(monkeypatch, tmp_path):
-    """Someone with a home and a working directory of their own, and a terminal that is not there."""
-    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path / "home")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.delenv("TANDEM_KEY", raising=False)
-    monkeypatch.delenv("TANDEM_URL", raising=False)
-    for console in (show.out, show.err):
-        monkeypatch.setattr(console, "_width", show.PIPE_WIDTH)
-        monkeypatch.setattr(console, "_force_terminal", False)
-    return tmp_path
+    return at_home(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -37,15 +26,7 @@ def tandem():
 
 @pytest.fixture
 def run(tandem):
-    """Run `tandem` with a valid key; give what it printed, or what it printed when it failed with `code`."""
-
-    def call(*words, code=0, key=fake.KEY, stdin=None):
-        options = ["--url", tandem.url, *(["--key", key] if key else [])]
-        result = CliRunner().invoke(app, [*options, *words], input=stdin)
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result.stderr if code else result.stdout
-
-    return call
+    return caller(tandem)
 
 
 def test_the_fake_has_the_shapes_of_the_dashboard():
@@ -151,7 +132,9 @@ def test_mixing_and_importing_ask_for_what_was_said(run, tandem):
 
 
 def test_training_sends_overrides_as_values_and_follows(run, tandem):
-    output = run("train", "shop", "--set", "lora_rank=8", "--set", "scheduler=cosine", "--set", "steps=null", "--name", "s")
+    output = run(
+        "train", "shop", "--set", "lora_rank=8", "--set", "scheduler=cosine", "--set", "steps=null", "--name", "s"
+    )
     assert tandem.last("POST").body == {
         "kind": "train", "dataset": "shop", "recipe": "standard", "name": "s",
         "overrides": {"lora_rank": 8, "scheduler": "cosine", "steps": None},
@@ -171,7 +154,11 @@ def test_an_override_without_a_value_is_explained(run):
 
 
 def test_a_failed_training_ends_with_its_reason_and_the_way_out(run, tandem):
-    tandem.routes[f"GET /api/runs/{RUN_ID}"] = fake.RUN | {"state": "failed", "reason": "The GPU is full.", "ended": fake.NOW}
+    tandem.routes[f"GET /api/runs/{RUN_ID}"] = fake.RUN | {
+        "state": "failed",
+        "reason": "The GPU is full.",
+        "ended": fake.NOW,
+    }
     said = run("train", "shop", code=1)
     assert "failed: The GPU is full." in said
     assert f"tandem jobs resume {RUN_ID}" in said
@@ -241,97 +228,3 @@ def test_aliases_move_and_move_back(run, tandem):
     assert "tandem alias undo production" in run("alias", "rm", "production")
     assert run("alias", "history", "production").index("shop@v1") < 60
     assert "There are: production." in run("alias", "history", "staging", code=1)
-
-
-# ---- keys and errors
-
-
-def test_a_key_is_printed_alone_so_that_it_can_be_piped(run):
-    assert run("keys", "create", "laptop") == "tdm_new\n"
-    assert "a1" in run("keys")
-    assert run("keys", "revoke", "a1") == "Key a1 is revoked.\n"
-
-
-def test_login_stores_a_valid_key_for_its_owner_only(run):
-    assert "accepts the key" in run("login", fake.KEY, key=None)
-    assert stat.S_IMODE(keyfile.home_key().stat().st_mode) == 0o600
-    assert "shop@" in run("datasets", key=None)
-
-
-def test_login_does_not_store_a_wrong_key(run):
-    assert "does not accept this key" in run("login", "tdm_wrong", key=None, code=1)
-    assert not keyfile.home_key().exists()
-
-
-def test_the_key_of_a_local_stack_is_found_from_a_folder_below(run, person):
-    (person / ".local").mkdir()
-    (person / ".local" / "key").write_text(fake.KEY + "\n")
-    assert "shop@" in run("datasets", key=None)
-
-
-def test_without_a_key_it_says_how_to_get_one(run):
-    said = run("datasets", key=None, code=1)
-    assert "wants a key" in said
-    assert "tandem login KEY" in said
-
-
-def test_nothing_that_answers_is_one_sentence_with_the_way_out():
-    result = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9", "jobs"])
-    assert result.exit_code == 1
-    assert result.stderr == (
-        "Nothing answers at http://127.0.0.1:9. Is the stack running? "
-        "Start it with `docker compose up` or `make demo`.\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("reply", "said"),
-    [((404, {"error": {"message": "There is no run 'x'. There are: a, b.", "type": "not_found"}}), "There is no run 'x'. There are: a, b."),
-     ((502, "<h1>Bad Gateway</h1>"), "the service behind it does not (502)"),
-     ((413, "<h1>too large</h1>"), "larger than the server takes"),
-     ((200, "<h1>Welcome</h1>"), "does not look like Tandem"),
-     ((503, {"error": {"message": "The queue does not answer.", "type": "queue_unreachable", "details": ["train-1"]}}), "train-1")],
-)  # fmt: skip
-def test_errors_are_shown_as_what_the_server_says(run, tandem, reply, said):
-    tandem.routes["GET /api/runs/x"] = reply
-    assert said in run("jobs", "show", "x", code=1)
-
-
-def test_what_a_file_or_a_name_holds_cannot_move_the_cursor(run, tandem):
-    tandem.page("/api/datasets/shop/rejected", [{"line": 1, "reason": "\x1b[2Jgone", "text": "[red]x[/red]"}])
-    output = run("datasets", "rejected", "shop")
-    assert "\x1b" not in output
-    assert "[red]x[/red]" in output
-
-
-# ---- doctor
-
-
-def test_the_doctor_says_what_is_wrong_and_the_way_out(run, tandem, monkeypatch):
-    monkeypatch.setattr(doctor, "machine", lambda reached: [doctor.Check("docker", "warn", "not found", "install it")])
-    output = run("doctor")
-    assert re.search(r"ok +key +accepted", output)
-    assert re.search(r"warn +inference +starting: loads the base model +docker compose logs inference", output)
-    assert re.search(r"warn +llama +down: no export yet", output)
-    assert re.search(r"ok +gpus +RTX 3090", output)
-    tandem.routes["GET /api/system"] = fake.SYSTEM | {"base_model_cached": False}
-    output = CliRunner().invoke(app, ["--url", tandem.url, "--key", fake.KEY, "doctor"])
-    assert output.exit_code == 1
-    assert "tandem fetch openai/gpt-oss-20b" in output.stdout
-
-
-def test_the_doctor_looks_at_this_machine_when_nothing_answers(monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    monkeypatch.setattr(doctor, "_run", lambda *command: None)
-    result = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9", "doctor"])
-    assert result.exit_code == 1
-    assert re.search(r"fail +url +Nothing answers", result.stdout)
-    assert re.search(r"fail +docker +not found", result.stdout)
-    assert re.search(r"ok +python|warn +python", result.stdout)
-
-
-def test_the_doctor_names_a_key_that_is_wrong(run, tandem, monkeypatch):
-    monkeypatch.setattr(doctor, "machine", lambda reached: [])
-    result = CliRunner().invoke(app, ["--url", tandem.url, "--key", "tdm_wrong", "doctor"])
-    assert result.exit_code == 1
-    assert re.search(r"fail +key +.*does not accept this key", result.stdout)

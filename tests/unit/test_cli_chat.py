@@ -122,7 +122,9 @@ def test_a_row_with_tool_calls_is_loaded_and_sent_as_openai_wants_it(folder):
     assert "thinking" not in sent
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"messages": 3}', '{"messages": [{"role": "me", "content": "x"}]}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"messages": 3}', '{"messages": [{"role": "me", "content": "x"}]}', "\udcff"]
+)
 def test_a_file_without_a_conversation_changes_nothing(talked, folder, text):
     (folder / "bad.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     before = list(talked.messages)
@@ -163,7 +165,15 @@ def test_settings_change_and_wrong_values_do_not(talked):
         do(talked, line)
     now = (talked.effort, talked.temperature, talked.max_tokens, talked.model, talked.show_thinking)
     assert now == ("high", 0.2, 50, "base", True)
-    for line in ("/reasoning hi", "/temperature 9", "/temperature", "/max-tokens x", "/model gpt", "/load", "/load none.json"):
+    for line in (
+        "/reasoning hi",
+        "/temperature 9",
+        "/temperature",
+        "/max-tokens x",
+        "/model gpt",
+        "/load",
+        "/load none.json",
+    ):
         assert do(talked, line)
     assert now == (talked.effort, talked.temperature, talked.max_tokens, talked.model, talked.show_thinking)
     assert "There are: base, shop@v1." in do(talked, "/model gpt")
@@ -189,7 +199,12 @@ def test_exit_leaves(talked):
 
 
 def test_a_chat_answers_saves_and_goes_on(run, tandem, folder):
-    output, _ = run("chat", "--system", "Be brief.", stdin="A chain?\n/save one.json\n/nonsense\nAnd \\\na tyre?\n/stats\n/exit\nnever\n")
+    output, _ = run(
+        "chat",
+        "--system",
+        "Be brief.",
+        stdin="A chain?\n/save one.json\n/nonsense\nAnd \\\na tyre?\n/stats\n/exit\nnever\n",
+    )
     assert output.startswith("production · reasoning medium")
     assert output.count("**35** euros") == 2
     assert "first token after" in output
@@ -229,7 +244,10 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(run, tandem, monkeypatch):
 
 
 def test_a_chat_starts_with_a_model_that_is_served(run):
-    assert "There is no model 'gpt-4'. There are: openai/gpt-oss-20b, shop@v1, production." in run("chat", "--model", "gpt-4", code=1)[1]
+    assert (
+        "There is no model 'gpt-4'. There are: openai/gpt-oss-20b, shop@v1, production."
+        in run("chat", "--model", "gpt-4", code=1)[1]
+    )
     assert run("chat", "--model", "shop@v1")[0].startswith("shop@v1")
 
 
@@ -247,7 +265,9 @@ def test_a_terminal_folds_the_thinking_and_renders_markdown(run, monkeypatch):
 
 
 def test_ask_prints_the_answer_and_nothing_else(run, tandem):
-    output, errors = run("ask", "shop@v1", "A chain?", "--effort", "low", "--max-tokens", "50", stdin="My bike is old.\n")
+    output, errors = run(
+        "ask", "shop@v1", "A chain?", "--effort", "low", "--max-tokens", "50", stdin="My bike is old.\n"
+    )
     assert (output, errors) == ("**35** euros\n", "")
     body = tandem.last("POST").body
     assert body["messages"] == [{"role": "user", "content": "A chain?\n\nMy bike is old."}]

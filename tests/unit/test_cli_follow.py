@@ -33,7 +33,9 @@ def test_events_are_read_however_the_bytes_are_cut(size):
 
 
 def test_a_broken_stream_goes_on_where_it_broke(tandem, client):
-    replies = iter([fake.sse(fake.EVENTS[:3], end=False), fake.sse(fake.EVENTS[:5], 3, end=False), fake.sse(fake.EVENTS, 5)])
+    replies = iter(
+        [fake.sse(fake.EVENTS[:3], end=False), fake.sse(fake.EVENTS[:5], 3, end=False), fake.sse(fake.EVENTS, 5)]
+    )
     tandem.routes[STREAM] = lambda request: next(replies)
     lost = []
     assert list(client.events(RUN_ID, lost=lost.append)) == fake.EVENTS

@@ -14,19 +14,22 @@ async function call(method, url, body) {
   return value;
 }
 
+// Not `element.dataset`: a form's field named "dataset" would stand in its place.
+const data = (element, name) => element.getAttribute(`data-${name}`);
+
 function say(element, text, bad = false) {
   const output = element.closest("form, .row, .push")?.querySelector("output");
   if (output) Object.assign(output, { value: text, className: bad ? "bad" : "" });
 }
 
 async function act(element, body) {
-  const [method, url] = element.dataset.api.split(" ");
+  const [method, url] = data(element, "api").split(" ");
   const button = element.matches("button") ? element : element.querySelector("button");
   button.disabled = true;
   say(element, "");
   try {
     const value = await call(method, url, body);
-    if (element.dataset.go) location.href = element.dataset.go + value.id;
+    if (data(element, "go")) location.href = data(element, "go") + value.id;
     else if (element.closest("[data-ended]")) location.reload(); // an ended page has no stream to follow
     else await refresh();
   } catch (error) {
@@ -40,7 +43,7 @@ function upload(form) {
   const file = form.elements.file.files[0];
   const bar = form.querySelector("progress");
   const request = new XMLHttpRequest(); // fetch cannot tell how much has been sent
-  request.open("POST", `${form.dataset.upload}?filename=${encodeURIComponent(file.name)}`);
+  request.open("POST", `${data(form, "upload")}?filename=${encodeURIComponent(file.name)}`);
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.upload.onprogress = (event) => {
     bar.value = event.loaded / event.total;
@@ -72,14 +75,14 @@ async function refresh() {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.api && !form.dataset.upload) return;
+  if (!data(form, "api") && !data(form, "upload")) return;
   event.preventDefault();
-  if (form.dataset.upload) upload(form);
+  if (data(form, "upload")) upload(form);
   else act(form, Object.fromEntries(new FormData(form)));
 });
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-api]");
-  if (button) act(button, button.dataset.api.endsWith("/clone") ? {} : undefined);
+  if (button) act(button, data(button, "api").endsWith("/clone") ? {} : undefined);
 });
 
 const live = document.querySelector("main[data-refresh]");
