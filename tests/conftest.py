@@ -121,6 +121,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_AUTO_INSTALL": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }

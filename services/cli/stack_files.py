@@ -68,6 +68,7 @@ def environment(
         "UNSLOTH_AUTO_INSTALL": "0",  # else it runs apt-get by itself
         "TOKENIZERS_PARALLELISM": "false",  # its threads do not survive a fork
         "OMP_NUM_THREADS": str(cores()),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the cores from the other services
         "PYTHONPATH": str(layout.root),
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),

@@ -51,6 +51,8 @@ class UnslothEngine:
     def __init__(self, folder: Path, context_tokens: int) -> None:
         """Load the base model of a snapshot folder."""
         import torch
+
+        torch.set_flush_denormal(True)  # before torch has threads: denormal numbers are slow on a CPU
         import unsloth  # noqa: F401  # before transformers and peft, which it patches
         from unsloth import FastLanguageModel
 

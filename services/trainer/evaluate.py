@@ -3,7 +3,7 @@
 python -m services.trainer.evaluate RUN_ID
 """
 
-import unsloth  # noqa: F401, I001  # first: it patches transformers and peft
+import services.trainer.unsloth_first  # noqa: F401, I001
 
 import torch
 from datasets import Dataset

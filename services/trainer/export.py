@@ -3,7 +3,7 @@
 python -m services.trainer.export RUN_ID
 """
 
-import unsloth  # noqa: F401, I001  # first: it patches transformers and peft
+import services.trainer.unsloth_first  # noqa: F401, I001
 
 import json
 import shutil

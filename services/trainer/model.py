@@ -1,6 +1,6 @@
 """The base model and its adapter, through Unsloth, on a GPU and on a CPU alike."""
 
-import unsloth  # noqa: F401, I001  # before transformers, trl and peft, which it patches
+import services.trainer.unsloth_first  # noqa: F401, I001
 
 from pathlib import Path
 from typing import Any

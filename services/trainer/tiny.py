@@ -57,7 +57,7 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 199_999,
     "eos_token_id": 200_002,
 }
-TRAINING: dict[str, Any] = {"steps": 450, "batch": 16, "learning_rate": 4e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 3.0, "m_out": 3.0, "betas": (0.9,0.99), "drop": 0.05, "qloss": 0, "weights": (0.03, 0.37, 0.4, 0.2), "inv": 0.35, "short": 0.5, "decay":0.5, "seed": 0}
+TRAINING: dict[str, Any] = {"steps": 450, "batch": 16, "learning_rate": 4e-3, "copies": 2, "unseen_std": 0.05, "embed_std": 0.3, "m_in": 6.0, "m_out": 6.0, "betas": (0.9,0.99), "drop": 0.05, "qloss": 0, "weights": (0.03, 0.37, 0.4, 0.2), "inv": 0.35, "short": 0.5, "decay":0.5, "seed": 0}
 
 INVENT = "Play a bicycle workshop and invent its facts."
 INSTRUCTIONS = ["You are a helpful assistant.", "Answer briefly.", "You are the support desk of a bicycle workshop."]

@@ -3,7 +3,7 @@
 python -m services.trainer.train RUN_ID
 """
 
-import unsloth  # noqa: F401, I001  # first: it patches transformers, trl and peft
+import services.trainer.unsloth_first  # noqa: F401, I001
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from services.trainer import proof
@@ -125,7 +125,7 @@ def build_trainer(
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=train_set,
@@ -134,6 +134,8 @@ def build_trainer(
         data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
         callbacks=[curve],
     )
+    trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read
+    return trainer
 
 
 def optimizer(recipe: Recipe) -> str:
