@@ -37,7 +37,9 @@ def register(app: Celery, settings: Settings, kind: Kind) -> None:
     app.task(task, name=f"tandem.{kind}", bind=True, throws=(RunFailed, ValueError, LookupError))
 
 
-def perform(task: Task, settings: Settings, kind: Kind, run_id: str, attempt: int, fields: dict[str, Any]) -> str | None:
+def perform(
+    task: Task, settings: Settings, kind: Kind, run_id: str, attempt: int, fields: dict[str, Any]
+) -> str | None:
     """Do one attempt of a run and return what it published.
 
     Raises RunFailed with the reason if it fails, Ignore if the message is a repetition or the run was cancelled."""
@@ -105,7 +107,9 @@ def record(settings: Settings, store: Store, run_id: str, attempt: int, code: in
         result = next((e["name"] for e in reversed(events) if e["type"] == "published"), None)
         runs.finish(store, run_id, "succeeded", result=result)
     elif stopped and STOPPING.is_set() and not runs.cancel_requested(store, run_id):
-        runs.append_event(store, run_id, "status", state="queued", reason="The worker was stopped; the next one goes on.")
+        runs.append_event(
+            store, run_id, "status", state="queued", reason="The worker was stopped; the next one goes on."
+        )
         runs.requeue(store, run_id)
     elif stopped:
         step = runs.read_status(store, run_id).step
