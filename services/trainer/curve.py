@@ -33,6 +33,8 @@ class Curve(TrainerCallback):
         self.warned: set[str] = set()
         self.clock, self.clock_step = time.monotonic(), 0
         self.stopped_because: str | None = None
+        self.validation_loss: float | None = None
+        self.validated_at: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock, self.clock_step = time.monotonic(), state.global_step
@@ -110,6 +112,7 @@ class Curve(TrainerCallback):
             return
         self.clock = time.monotonic()  # validation is not training: leave it out of tokens per second
         self.clock_step = state.global_step
+        self.validation_loss, self.validated_at = loss, state.global_step
         self.context.event("metric", step=state.global_step, validation_loss=loss)
         if loss < self.best - self.recipe.patience_threshold:
             self.best, self.worse = loss, 0

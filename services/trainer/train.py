@@ -59,7 +59,9 @@ def train(context: Context) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if context.stopping and trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
-    validation_loss = trainer.evaluate()["eval_loss"] if len(validation_set) else None
+    if len(validation_set) and (recipe.keep_best or curve.validated_at != trainer.state.global_step):
+        trainer.evaluate()
+    validation_loss = curve.validation_loss
 
     context.log("Proving that the adapter is applied and that answers moved.")
     measured = proof.after_training(model, validation_set if len(validation_set) else train_set)

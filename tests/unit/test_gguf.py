@@ -28,9 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("F16", 0.02), ("Q8_0", 0.2)])
-def test_llama_cpp_continues_as_transformers_does(
-    base: Path, tmp_path: Path, encoding: str, tolerance: float
-) -> None:
+def test_llama_cpp_continues_as_transformers_does(base: Path, tmp_path: Path, encoding: str, tolerance: float) -> None:
     report = write_gguf(base, tmp_path / "model.gguf", encoding, name="tiny")
     tokens, logprobs = continuation(report.path)
     expected, expected_logprobs = reference(tiny())
