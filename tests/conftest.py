@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.harmony import Encoder
 from shared.settings import Settings
 from shared.store import Store
 
@@ -40,6 +41,11 @@ def harmony_tokenizer_dir(hf_home: Path) -> Path:
     from shared import hub
 
     return hub.snapshot(BASE, "main", hf_home)
+
+
+@pytest.fixture(scope="session")
+def encoder(harmony_tokenizer_dir: Path) -> Encoder:
+    return Encoder(harmony_tokenizer_dir)
 
 
 @pytest.fixture(scope="session")

@@ -226,3 +226,12 @@ def test_nothing_supervised_is_refused(
     status = ended(store, run_id)
     assert status.state == "failed" and "Not one token" in str(status.reason)
     assert not registry.adapters(store)
+
+
+def test_an_adapter_that_changes_nothing_is_not_published(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop, steps=2, learning_rate=1e-12, evaluate_every=None)
+    status = ended(store, run_id)
+    assert status.state == "failed" and "Nothing was published" in str(status.reason)
+    assert not registry.adapters(store)

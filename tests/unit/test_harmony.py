@@ -2,7 +2,6 @@
 
 import base64
 import datetime
-import os
 import pathlib
 import re
 from typing import Any
@@ -24,16 +23,6 @@ from shared.harmony import (
 DATE = "2025-08-05"
 RETURN, END = 200002, 200007
 _SPECIAL = re.compile(r"(<\|[a-z_0-9]+\|>)")
-
-
-@pytest.fixture(scope="session")
-def harmony_tokenizer_dir() -> pathlib.Path:
-    return pathlib.Path(os.environ["TANDEM_TEST_TOKENIZER"])
-
-
-@pytest.fixture(scope="session")
-def encoder(harmony_tokenizer_dir: pathlib.Path) -> Encoder:
-    return Encoder(harmony_tokenizer_dir)
 
 
 def stream(encoder: Encoder, marked: str) -> list[int]:

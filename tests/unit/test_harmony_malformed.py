@@ -1,7 +1,5 @@
 """Whatever a model generates becomes text in some channel: nothing raises and nothing is lost."""
 
-# ruff: noqa: F811 the fixtures are imported
-
 import re
 from typing import Any
 
@@ -10,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.harmony import Encoder, Parser
-from tests.unit.test_harmony import encoder, harmony_tokenizer_dir, stream  # noqa: F401
+from tests.unit.test_harmony import stream
 
 A, C, F = (f"<|channel|>{name}<|message|>" for name in ("analysis", "commentary", "final"))
 NEXT = "<|end|><|start|>assistant"

@@ -1,0 +1,110 @@
+"""What a run makes of its curve: early stops, warnings, checkpoints that are whole."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainerControl
+
+from services.trainer.child import Context, Refused
+from services.trainer.curve import Curve, last_whole_checkpoint, seal
+from services.trainer.parity import judge
+from shared import recipes, runs
+from shared.schemas import Job
+from shared.settings import Settings
+from shared.store import Store
+
+
+def curve(tmp_path: Path, **values: object) -> Curve:
+    store = Store(tmp_path)
+    recipe = recipes.resolve("tiny", values)
+    spec = runs.create(store, "train-1", "train", Job(dataset="a@b"), recipe)
+    settings = Settings(data=tmp_path, hf_home=tmp_path, redis_url="redis://x")
+    return Curve(Context(settings, store, spec, 1), recipe, 100.0)
+
+
+def log(watch: Curve, losses: list[float]) -> TrainerControl:
+    control = TrainerControl()
+    for step, loss in enumerate(losses, 1):
+        watch.on_log(None, SimpleNamespace(global_step=step, max_steps=100), control, {"loss": loss})
+    return control
+
+
+def told(watch: Curve, *types: str) -> list[dict]:
+    return list(runs.all_events(watch.context.store, "train-1", *types))
+
+
+def test_the_target_loss_stops_the_run_once_it_is_held(tmp_path: Path) -> None:
+    watch = curve(tmp_path, target_loss=0.5)
+    assert not log(watch, [0.9, 0.1, 0.9, 0.9, 0.9]).should_training_stop
+    assert log(watch, [0.4] * 10).should_training_stop
+    assert "target" in str(watch.stopped_because)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="Lower learning_rate"):
+        log(curve(tmp_path), [1.0, float("nan")])
+
+
+def test_overfitting_is_warned_of_once(tmp_path: Path) -> None:
+    watch = curve(tmp_path, overfit_below=0.2)
+    log(watch, [0.1] * 30)
+    assert [event["kind"] for event in told(watch, "warning")] == ["overfitting"]
+
+
+def test_patience_counts_validations_without_progress(tmp_path: Path) -> None:
+    watch = curve(tmp_path, patience=2, evaluate_every=4, save_every=4)
+    control = TrainerControl()
+    for step, loss in enumerate([1.0, 0.8, 0.9, 0.85]):
+        watch.on_evaluate(None, SimpleNamespace(global_step=step), control, {"eval_loss": loss})
+        assert control.should_training_stop is (step == 3)
+
+
+def test_a_cancelled_run_saves_at_the_end_of_its_step(tmp_path: Path) -> None:
+    watch, control = curve(tmp_path), TrainerControl()
+    watch.on_step_end(None, SimpleNamespace(global_step=1), control)
+    assert not control.should_training_stop
+    watch.context.stopping = True
+    watch.on_step_end(None, SimpleNamespace(global_step=2), control)
+    assert control.should_training_stop and control.should_save
+
+
+def test_a_step_that_is_done_again_is_told_once(tmp_path: Path) -> None:
+    watch = curve(tmp_path)
+    log(watch, [1.0, 0.9, 0.8])
+    again = Curve(watch.context, watch.recipe, 100.0)
+    log(again, [1.0, 0.9, 0.8, 0.7])
+    assert [event["step"] for event in told(watch, "metric")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("harm", ["truncate", "remove", "unseal", "garbage"])
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path: Path, harm: str) -> None:
+    for step in (10, 9, 100):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model").write_bytes(b"x" * 100)
+        seal(folder)
+    newest = tmp_path / "checkpoint-100"
+    assert last_whole_checkpoint(tmp_path) == newest
+    match harm:
+        case "truncate":
+            (newest / "model").write_bytes(b"x" * 50)
+        case "remove":
+            (newest / "model").unlink()
+        case "unseal":
+            (newest / "whole.json").unlink()
+        case "garbage":
+            (newest / "whole.json").write_text("{")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [({"top1": 0.9}, "top-1"), ({"cosine": 0.5}, "cosine"), ({"prompt_tokens_equal": False}, "tokenizer")],
+)
+def test_an_export_that_disagrees_is_refused(changed: dict, says: str) -> None:
+    good = {"top1": 1.0, "cosine": 1.0, "prompt_tokens_equal": True}
+    judge(good, "F16")
+    with pytest.raises(Refused, match=says):
+        judge(json.loads(json.dumps({**good, **changed})), "F16")
