@@ -51,7 +51,7 @@ def export(context: Context) -> None:
 
         context.progress(2, 4)
         context.log("Comparing the export with the adapter on held-out prompts.")
-        measured = parity.measure(context, finished, prompts, reference, str(job.encoding))
+        measured = parity.measure(finished, prompts, reference)
         context.event("parity", **measured)
         parity.judge(measured, str(job.encoding))
 
