@@ -1,5 +1,6 @@
 """Where the Hugging Face cache keeps a repository, without a network."""
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def snapshot(repository: str, revision: str, hf_home: Path) -> Path:
 def commit(folder: Path) -> str:
     """The commit of a snapshot folder."""
     return folder.name
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash for all weight files of a snapshot. The cache names each file by its own SHA-256, so none is read."""
+    names = [path.resolve().name for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 @lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvicorn
 
-from shared import hub, registry
+from shared import hub
 from shared import settings as environment
 from shared.settings import Settings
 from shared.store import NotFound
@@ -28,8 +28,7 @@ def main() -> None:
 
     encoder = hub.encoder(folder)
     engine = UnslothEngine(folder, settings.context_tokens)
-    weights = sorted(folder.glob("*.safetensors"))
-    app = create_app(settings, encoder, engine, LlamaEngine(settings.llama_url, encoder), registry.sha256(weights[0]))
+    app = create_app(settings, encoder, engine, LlamaEngine(settings.llama_url, encoder), hub.weights_sha256(folder))
     uvicorn.run(app, host=values.host, port=values.port, log_level="warning", timeout_graceful_shutdown=10)
 
 
