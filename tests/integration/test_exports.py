@@ -1,27 +1,41 @@
 """Each encoding agrees with the adapter it was made from; an evaluation says that the adapter is ahead of its base."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from shared import registry, runs
 from shared.schemas import Job
+from shared.settings import Settings
+from shared.store import Store
 from tests.integration.conftest import Served, by_hand
 
 
+@pytest.fixture(scope="module")
+def bench(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A copy of what is served: an export made here must not become the newest one that the GGUF server follows."""
+    data = Path(shutil.copytree(served.settings.data, tmp_path_factory.mktemp("exports") / "data"))
+    return served.settings.model_copy(update={"data": data})
+
+
 @pytest.mark.parametrize("encoding", ["Q8_0", "MXFP4", "merged"])
-def test_an_export_agrees_with_its_adapter(served: Served, encoding: str) -> None:
-    by_hand(served.settings, "export", Job(adapter="house@v1", encoding=encoding))
-    card = next(card for card in registry.exports(served.store) if card.encoding == encoding)
-    path = served.store.export(card.file)
-    assert path.exists() and card.adapter_sha256 == registry.adapter_card(served.store, "house@v1").sha256
+def test_an_export_agrees_with_its_adapter(bench: Settings, encoding: str) -> None:
+    store = Store(bench.data)
+    by_hand(bench, "export", Job(adapter="house@v1", encoding=encoding))
+    card = next(card for card in registry.exports(store) if card.encoding == encoding)
+    path = store.export(card.file)
+    assert path.exists() and card.adapter_sha256 == registry.adapter_card(store, "house@v1").sha256
     assert card.parity["prompt_tokens_equal"] and card.parity["top1"] >= 0.8 and card.parity["cosine"] >= 0.95
-    assert not list(served.store.exports().glob(".staging*"))
+    assert not list(store.exports().glob(".staging*"))
     if encoding == "MXFP4":
         assert card.tensors["MXFP4"]["count"] > 0 and 4 < card.bits_per_weight < 9
 
 
-def test_an_evaluation_compares_adapter_and_base(served: Served) -> None:
-    by_hand(served.settings, "evaluate", Job(adapter="house@v1"))
-    run_id = next(run for run in runs.ids(served.store) if run.startswith("evaluate-"))
-    found = next(runs.all_events(served.store, run_id, "evaluation"))
+def test_an_evaluation_compares_adapter_and_base(bench: Settings) -> None:
+    store = Store(bench.data)
+    by_hand(bench, "evaluate", Job(adapter="house@v1"))
+    run_id = next(run for run in runs.ids(store) if run.startswith("evaluate-"))
+    found = next(runs.all_events(store, run_id, "evaluation"))
     assert found["adapter"]["loss"] < found["base"]["loss"]
     assert found["adapter"]["answers"] != found["base"]["answers"]
