@@ -94,6 +94,15 @@ class Store:
     def workers(self) -> Path:
         return self.root / "workers"
 
+    def chats(self) -> Path:
+        return self.root / "chats"
+
+    def chat(self, chat_id: str) -> Path:
+        return self.chats() / f"{check_name(chat_id, 'chat id')}.json"
+
+    def history(self) -> Path:
+        return self.root / "history.jsonl"
+
     @contextlib.contextmanager
     def staging(self, beside: Path) -> Iterator[Path]:
         """A new empty folder next to `beside`, on the same file system; removed at the end unless it was renamed away."""

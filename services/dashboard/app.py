@@ -1,33 +1,25 @@
 """The Flask application: its parts put together, and what every answer carries."""
 
+import hashlib
 import time
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 
 from celery import Celery
-from flask import Request, Response
+from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
-from services.dashboard import (
-    adapters,
-    aliases,
-    auth,
-    errors,
-    exports,
-    intake,
-    keys,
-    log,
-    pages,
-    recipes,
-    rows,
-    sse,
-    system,
-)
+from services.dashboard import auth, errors, filters, intake, log, pages
+from services.dashboard.api import adapters, aliases, exports, keys, recipes, rows, sse, system
+from services.dashboard.api.models import Problem
 from services.dashboard.context import NAME, Context
-from services.dashboard.models import Problem
+from services.dashboard.watch import Watch
 from shared.auth import session_secret
 from shared.settings import Settings
 from shared.store import Store
 
+FOLDER = Path(__file__).parent
 BODY_LIMIT = 1 << 20  # of every route but the upload, which sets its own
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -51,7 +43,7 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         validation_error_model=Problem,
         doc_ui=False,
     )
-    app.extensions[NAME] = Context(settings, store, celery)
+    app.extensions[NAME] = Context(settings, store, celery, Watch(settings, store))
     app.request_class = _request_class(store)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
     app.config.update(
@@ -67,7 +59,10 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
     for part in (rows, sse, adapters, exports, aliases, keys, recipes, system):
         app.register_api(part.api)
     app.register_blueprint(auth.blueprint)
-    app.register_blueprint(pages.blueprint)
+    for blueprint in pages.BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    filters.register(app)
+    app.context_processor(lambda: {"watch": app.extensions[NAME].watch, "static": _static})
     errors.register(app)
     log.register(app)
     app.before_request(auth.guard)
@@ -86,8 +81,18 @@ def _request_class(store: Store) -> type[Request]:
     return TandemRequest
 
 
+@cache
+def _static(name: str) -> str:
+    """The address of a static file with a digest of its content in it, so that a browser may keep it for good."""
+    digest = hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:10]
+    return f"/static/{name}?v={digest}"
+
+
 def _secure(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
+    if request.endpoint != "static":
+        response.headers["Cache-Control"] = "no-store"
+    elif response.status_code in (200, 304):
+        response.headers["Cache-Control"] = "max-age=31536000, immutable" if "v" in request.args else "no-cache"
     return response

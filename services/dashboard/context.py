@@ -1,10 +1,11 @@
-"""What a route needs of the outside: settings, the data directory, the queue."""
+"""What a route needs of the outside: settings, the data directory, the queue, and the watch over the services."""
 
 from dataclasses import dataclass
 
 from celery import Celery
 from flask import current_app
 
+from services.dashboard.watch import Watch
 from shared.settings import Settings
 from shared.store import Store
 
@@ -18,6 +19,7 @@ class Context:
     settings: Settings
     store: Store
     celery: Celery
+    watch: Watch
 
 
 def here() -> Context:

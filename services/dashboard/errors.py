@@ -8,7 +8,7 @@ from flask import Flask, Response, g, jsonify, make_response, render_template, r
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from services.dashboard.models import Problem
+from services.dashboard.api.models import Problem
 from shared.datasets import DatasetError, NotCached
 from shared.harmony import HarmonyError
 from shared.queue import JobRefused, QueueUnreachable

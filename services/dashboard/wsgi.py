@@ -1,6 +1,7 @@
 """What gunicorn serves: `gunicorn -k gthread --threads 64 services.dashboard.wsgi:app`. One process: SSE counts its streams."""
 
 from services.dashboard.app import create_app
+from services.dashboard.context import NAME
 from services.dashboard.log import to_stdout
 from shared import settings as environment
 from shared.queue import celery_app
@@ -9,3 +10,4 @@ from shared.store import Store
 to_stdout()
 settings = environment.load()
 app = create_app(settings, Store(settings.data), celery_app(settings))
+app.extensions[NAME].watch.start()

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from services.cli import doctor
-from services.dashboard import models
+from services.dashboard.api import models
 from tests.unit import fake_tandem as fake
 from tests.unit.cli_person import at_home, caller
 

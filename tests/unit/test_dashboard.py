@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.dashboard.filters import ago, size
 from services.dashboard.health import folder_bytes
 from services.dashboard.intake import name_from
-from services.dashboard.pages import ago_filter, bytes_filter
 from services.dashboard.run_view import _Thinned
 from shared.store import check_name
 
@@ -50,21 +50,21 @@ def test_a_name_is_made_of_what_a_file_is_called(filename: str, name: str) -> No
 
 
 def test_times_are_relative() -> None:
-    def ago(**delta: float) -> str:
-        return ago_filter((datetime.now(UTC) - timedelta(**delta)).isoformat().replace("+00:00", "Z"))
+    def since(**delta: float) -> str:
+        return ago((datetime.now(UTC) - timedelta(**delta)).isoformat().replace("+00:00", "Z"))
 
-    assert [ago(seconds=1), ago(seconds=40), ago(minutes=3), ago(hours=5), ago(days=9)] == [
+    assert [since(seconds=1), since(seconds=40), since(minutes=3), since(hours=5), since(days=9)] == [
         "just now",
         "40 s ago",
         "3 min ago",
         "5 h ago",
         "9 d ago",
     ]
-    assert ago_filter(None) == "–"
+    assert ago(None) == "–"
 
 
 def test_sizes_have_a_unit() -> None:
-    assert [bytes_filter(n) for n in (0, 1023, 1536, 5 << 20, 13_800_000_000, 5 << 40)] == [
+    assert [size(n) for n in (0, 1023, 1536, 5 << 20, 13_800_000_000, 5 << 40)] == [
         "0 B",
         "1023 B",
         "1.5 KiB",

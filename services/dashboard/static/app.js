@@ -1,37 +1,66 @@
-// Forms and buttons that call the API, uploads with progress, and the parts of a page that refresh themselves.
-"use strict";
-
-async function call(method, url, body) {
-  const options = { method, headers: { Accept: "application/json" } };
-  if (body !== undefined) {
-    options.body = JSON.stringify(body);
-    options.headers["Content-Type"] = "application/json";
-  }
-  const answer = await fetch(url, options).catch(() => null);
-  if (!answer) throw new Error("The dashboard does not answer. Is it running?");
-  const value = answer.status === 204 ? null : await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(value?.error?.message ?? `The dashboard answered ${answer.status}.`);
-  return value;
-}
+// What every page has: forms and buttons that call the API, parts that keep themselves fresh, times in the reader's zone.
+import { call, values } from "./api.js";
 
 // Not `element.dataset`: a form's field named "dataset" would stand in its place.
 const data = (element, name) => element.getAttribute(`data-${name}`);
 
+// ---- forms and buttons: data-api="POST /api/runs", data-body='{…}', data-go="/runs/{id}", data-confirm="…?"
+
 function say(element, text, bad = false) {
-  const output = element.closest("form, .row, .push")?.querySelector("output");
+  const output = (element.closest("form, dialog, .row, .head, td") ?? document).querySelector("output");
   if (output) Object.assign(output, { value: text, className: bad ? "bad" : "" });
+  else if (bad) tell(text);
+}
+
+export function tell(text) {
+  const dialog = document.createElement("dialog");
+  const words = document.createElement("p");
+  words.textContent = text;
+  const close = document.createElement("button");
+  close.textContent = "Close";
+  const row = document.createElement("div");
+  row.className = "row";
+  row.append(close);
+  dialog.append(words, row);
+  close.onclick = () => dialog.close();
+  dialog.onclose = () => dialog.remove();
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+export function confirmed(question, yes = "Yes") {
+  return new Promise((resolve) => {
+    const dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", question);
+    const words = document.createElement("p");
+    words.textContent = question;
+    const row = document.createElement("div");
+    row.className = "row";
+    for (const [text, value, kind] of [["Cancel", "", ""], [yes, "yes", "main"]]) {
+      const button = document.createElement("button");
+      Object.assign(button, { textContent: text, className: kind, onclick: () => dialog.close(value) });
+      row.append(button);
+    }
+    dialog.append(words, row);
+    dialog.onclose = () => { dialog.remove(); resolve(dialog.returnValue === "yes"); };
+    document.body.append(dialog);
+    dialog.showModal();
+    row.lastChild.focus();
+  });
 }
 
 async function act(element, body) {
   const [method, url] = data(element, "api").split(" ");
-  const button = element.matches("button") ? element : element.querySelector("button");
+  const button = element.matches("button") ? element : element.querySelector("button:not([type=button])");
+  if (data(element, "confirm") && !(await confirmed(data(element, "confirm"), button.textContent.trim()))) return;
   button.disabled = true;
   say(element, "");
   try {
     const value = await call(method, url, body);
-    if (data(element, "go")) location.href = data(element, "go") + value.id;
-    else if (element.closest("[data-ended]")) location.reload(); // an ended page has no stream to follow
-    else await refresh();
+    element.dispatchEvent(new CustomEvent("done", { bubbles: true, detail: value }));
+    if (data(element, "go")) location.href = data(element, "go").replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(value[name]).replaceAll("%40", "@"));
+    else if (data(element, "say")) say(element, data(element, "say"));
+    refresh();
   } catch (error) {
     say(element, error.message, true);
   } finally {
@@ -39,55 +68,99 @@ async function act(element, body) {
   }
 }
 
-function upload(form) {
-  const file = form.elements.file.files[0];
-  const bar = form.querySelector("progress");
-  const request = new XMLHttpRequest(); // fetch cannot tell how much has been sent
-  request.open("POST", `${data(form, "upload")}?filename=${encodeURIComponent(file.name)}`);
-  request.setRequestHeader("Content-Type", "application/octet-stream");
-  request.upload.onprogress = (event) => {
-    bar.value = event.loaded / event.total;
-    say(form, event.loaded < event.total ? "sending…" : "reading rows…");
-  };
-  request.onloadend = () => {
-    bar.hidden = true;
-    const value = request.status ? JSON.parse(request.responseText || "{}") : null;
-    if (request.status === 200) say(form, `This content is there already, as ${value.reference}.`);
-    else if (request.status === 201) location.reload();
-    else say(form, value?.error?.message ?? "The upload broke off. Try again.", true);
-  };
-  bar.hidden = false;
-  bar.value = 0;
-  request.send(file);
-}
-
-async function refresh() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const part of document.querySelectorAll("[data-live]")) {
-    const other = fresh.getElementById(part.id);
-    if (other && !part.contains(document.activeElement) && part.innerHTML !== other.innerHTML) part.innerHTML = other.innerHTML;
-  }
-  const main = document.querySelector("main[data-refresh]");
-  if (main) main.dataset.refresh = fresh.querySelector("main").dataset.refresh;
-}
-
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!data(form, "api") && !data(form, "upload")) return;
+  if (!data(form, "api")) return;
   event.preventDefault();
-  if (data(form, "upload")) upload(form);
-  else act(form, Object.fromEntries(new FormData(form)));
+  act(form, values(form));
 });
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-api]");
-  if (button) act(button, data(button, "api").endsWith("/clone") ? {} : undefined);
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (data(button, "api")) act(button, data(button, "body") ? JSON.parse(data(button, "body")) : undefined);
+  else if (button.hasAttribute("data-copy")) copy(button);
+  else if (data(button, "dialog")) document.getElementById(data(button, "dialog")).showModal();
+  else if (button.hasAttribute("data-close")) button.closest("dialog").close();
+  else if (button.hasAttribute("data-menu")) {
+    button.setAttribute("aria-expanded", button.closest("nav").classList.toggle("open"));
+  }
 });
 
-const live = document.querySelector("main[data-refresh]");
-async function again() {
-  if (!document.hidden) await refresh();
-  setTimeout(again, 1000 * live.dataset.refresh);
+// data-copy="text", or empty for the text of the nearest <pre>.
+async function copy(button) {
+  const text = data(button, "copy") || button.closest(".copies").querySelector("pre, code").textContent;
+  const before = button.textContent;
+  try { await navigator.clipboard.writeText(text); } catch { select(text); }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = before; }, 1500);
 }
-if (live) setTimeout(again, 1000 * live.dataset.refresh);
+
+function select(text) { // without https there is no clipboard: the old way
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+// ---- parts that keep themselves fresh: hx-trigger="fast from:body" or "slow from:body"; nothing is asked for while hidden
+
+export const refresh = () => window.htmx?.trigger(document.body, "refresh");
+const every = (seconds, name) => setInterval(() => document.hidden || window.htmx?.trigger(document.body, name), seconds * 1000);
+every(2, "fast");
+every(10, "slow");
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+
+// ---- a lost connection is said, with since when, and the page goes on trying
+
+const bar = document.getElementById("stale");
+let since = null;
+export function stale(reason) {
+  since ??= new Date();
+  const text = `${reason} What you see is as of ${since.toLocaleTimeString()}; trying again.`;
+  if (bar.hidden || bar.textContent !== text) Object.assign(bar, { hidden: false, textContent: text });
+}
+export function fresh() {
+  since = null;
+  bar.hidden = true;
+}
+const AWAY = "Tandem does not answer.";
+document.body.addEventListener("htmx:sendError", () => stale(AWAY));
+document.body.addEventListener("htmx:responseError", (event) => {
+  const status = event.detail.xhr.status;
+  stale(status === 401 ? "You have been signed out: open a sign-in link in another tab." : status >= 500 ? AWAY : `Tandem answered ${status}.`);
+});
+document.body.addEventListener("htmx:afterOnLoad", (event) => { if (event.detail.xhr.status < 400) fresh(); });
+addEventListener("offline", () => stale("This device is offline."));
+addEventListener("online", () => refresh());
+
+// ---- times: relative on the page, the moment itself in the reader's zone on hover
+
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
+function ago(moment) {
+  const seconds = Math.max(0, (Date.now() - moment) / 1000);
+  for (const [size, unit] of UNITS) if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
+  return seconds < 10 ? "just now" : `${Math.floor(seconds)} s ago`;
+}
+export function times(root = document) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const moment = new Date(element.getAttribute("datetime"));
+    if (Number.isNaN(+moment)) continue;
+    const exact = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+    if (element.title !== exact) element.title = exact;
+    const text = element.hasAttribute("data-exact") ? exact : ago(moment);
+    if (element.textContent !== text) element.textContent = text;
+  }
+}
+times();
+setInterval(times, 10_000);
+document.body.addEventListener("htmx:afterSettle", () => times());
+
+// ---- keys: "/" goes to the search field
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest("input, textarea, select, [contenteditable]")) return;
+  const search = document.querySelector("main input[type=search]");
+  if (search) { event.preventDefault(); search.focus(); }
+});

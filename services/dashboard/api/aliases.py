@@ -5,10 +5,10 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
+from services.dashboard.api.models import AliasPage, Pointed
+from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import store
 from services.dashboard.errors import problem
-from services.dashboard.models import AliasPage, Pointed
-from services.dashboard.paging import Paging, page
 from shared import registry
 from shared.schemas import Strict
 

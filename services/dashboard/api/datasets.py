@@ -8,10 +8,10 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import intake
+from services.dashboard.api.models import DatasetCard, DatasetPage
+from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
-from services.dashboard.models import DatasetCard, DatasetPage
-from services.dashboard.paging import Paging, page
 from shared import datasets, registry, runs
 from shared.datasets import NotCached
 from shared.schemas import Strict

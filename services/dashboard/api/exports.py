@@ -7,10 +7,10 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import intake
+from services.dashboard.api.models import Export, ExportPage, binary
+from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
-from services.dashboard.models import Export, ExportPage, binary
-from services.dashboard.paging import Paging, page
 from shared import registry
 from shared.schemas import ExportCard
 

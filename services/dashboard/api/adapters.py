@@ -6,11 +6,11 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import intake
+from services.dashboard.api.datasets import users_of
+from services.dashboard.api.models import Adapter, AdapterPage
+from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import store
-from services.dashboard.datasets import users_of
 from services.dashboard.errors import Refusal, problem
-from services.dashboard.models import Adapter, AdapterPage
-from services.dashboard.paging import Paging, page
 from shared import registry
 from shared.schemas import AdapterCard
 

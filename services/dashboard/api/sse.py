@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from flask import Response, request
 from pydantic import BaseModel, Field
 
+from services.dashboard.api.models import binary
+from services.dashboard.api.runs import RunPath, api
 from services.dashboard.context import store
 from services.dashboard.errors import Refusal, problem
-from services.dashboard.models import binary
-from services.dashboard.runs import RunPath, api
 from shared import runs
 from shared.schemas import ENDED
 from shared.store import NotFound, Store

@@ -6,10 +6,10 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import run_view
+from services.dashboard.api.models import Events, Log, Metrics, Run, RunPage
+from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
-from services.dashboard.models import Events, Log, Metrics, Run, RunPage
-from services.dashboard.paging import Paging, whole
 from shared import queue, runs
 from shared.schemas import ENDED, Job, Kind, State, Strict
 from shared.store import NotFound

@@ -9,9 +9,9 @@ from flask import current_app
 from flask_openapi3 import APIBlueprint
 
 from services.dashboard import health
+from services.dashboard.api.models import System
 from services.dashboard.context import here
 from services.dashboard.errors import problem
-from services.dashboard.models import System
 from shared import runs
 from shared.hub import snapshot
 from shared.settings import Settings
@@ -40,14 +40,14 @@ def description() -> dict[str, Any]:
 def view() -> dict[str, Any]:
     """The answer of /api/system."""
     settings, store = here().settings, here().store
-    services, waiting, gpus = health.look(settings, store)
+    look = here().watch.latest()
     active = [status.state for _, status in runs.in_state(store, "queued", "running")]
     disk = shutil.disk_usage(store.root)
     return {
-        "services": services,
-        "queue": {"waiting": waiting, "queued": active.count("queued"), "running": active.count("running")},
+        "services": look.services,
+        "queue": {"waiting": look.waiting, "queued": active.count("queued"), "running": active.count("running")},
         "disk": {"total": disk.total, "free": disk.free, "by_kind": health.disk_by_kind(settings, store)},
-        "gpus": gpus,
+        "gpus": look.gpus,
         "versions": {"tandem": VERSION, "python": platform.python_version(), **_packages()},
         "base_model": settings.base_model,
         "base_model_cached": base_cached(settings),

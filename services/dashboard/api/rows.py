@@ -9,12 +9,12 @@ from typing import Any
 from flask import Response, send_file
 from pydantic import BaseModel, Field
 
+from services.dashboard.api.datasets import DatasetPath, api
+from services.dashboard.api.models import RejectedPage, RowPage, TokenView, binary
+from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import store
-from services.dashboard.datasets import DatasetPath, api
 from services.dashboard.errors import problem
 from services.dashboard.intake import base_encoder
-from services.dashboard.models import RejectedPage, RowPage, TokenView, binary
-from services.dashboard.paging import Paging, whole
 from shared import datasets, registry
 from shared.harmony import IGNORED, Encoder, Example, examples
 from shared.schemas import Effort, Policy

@@ -5,9 +5,9 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel
 
+from services.dashboard.api.models import RecipePage, RecipeText
+from services.dashboard.api.paging import Paging, page
 from services.dashboard.errors import problem
-from services.dashboard.models import RecipePage, RecipeText
-from services.dashboard.paging import Paging, page
 from shared import recipes
 from shared.schemas import Recipe
 from shared.store import NotFound
