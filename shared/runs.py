@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
