@@ -1,5 +1,257 @@
-"""Data sets: what there is, what is inside, mixed ones."""
+"""Data sets: what there is, what is inside each, as rows and as tokens, and two of them mixed."""
 
-from flask import Blueprint
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
 
+from flask import Blueprint, render_template, request
+from markupsafe import Markup, escape
+
+from services.dashboard import run_view, token_view
+from services.dashboard.context import here, store
+from services.dashboard.intake import base_encoder
+from services.dashboard.listing import Listing, listing
+from shared import datasets, registry, runs
+from shared.datasets.card import Card, Format
+from shared.datasets.errors import DatasetError
+from shared.datasets.formats import EXAMPLES
+from shared.harmony import POLICIES, HarmonyError
+from shared.schemas import Effort
+from shared.store import NotFound, free_bytes
+
+ROWS, REJECTED, RUNS = 10, 25, 20  # on one page
+EXCERPT = 3000  # characters of one text in a list; the row's own page shows LONGEST
+LONGEST = 200_000
+LANGUAGES = dict(
+    zip(
+        "ar bn cs da de el en es fa fr he hi id it ja ko nl pl pt ro ru sv ta th tr uk vi zh unknown".split(),
+        "Arabic,Bengali,Czech,Danish,German,Greek,English,Spanish,Persian,French,Hebrew,Hindi,Indonesian,Italian,Japanese,"
+        "Korean,Dutch,Polish,Portuguese,Romanian,Russian,Swedish,Tamil,Thai,Turkish,Ukrainian,Vietnamese,Chinese,"
+        "not recognised".split(","),
+        strict=True,
+    )
+)
+FORMATS = dict(zip(get_args(Format), ("Messages", "ShareGPT", "Alpaca", "Prompt and completion"), strict=True))
+SORTS = {
+    "name": lambda card: card["name"],
+    "rows": lambda card: card["rows"]["accepted"],
+    "rejected": lambda card: card["rows"]["rejected"],
+    "tokens": lambda card: card["tokens"] and card["tokens"]["total"],
+    "reasoning": lambda card: card["reasoning"]["share"],
+    "created": lambda card: card["created"],
+}
 blueprint = Blueprint("dataset_pages", __name__, url_prefix="/datasets")
+
+
+@blueprint.get("")
+def index() -> str:
+    """All data sets, by name: the newest version of each, or every one; and where new ones come in."""
+    cards, versions = registry.datasets(store()), defaultdict(list)
+    for card in cards:
+        versions[card["name"]].append(card)
+    every = request.args.get("versions") == "all"
+    settings = here().settings
+    return render_template(
+        "datasets/list.html",
+        listing=listing(
+            cards if every else [found[0] for found in versions.values()],
+            sorts=SORTS,
+            default="-created",
+            text=lambda card: " ".join(map(_words, [card] if every else versions[card["name"]])),
+        ),
+        versions=versions,
+        every=every,
+        examples=EXAMPLES,
+        limit=settings.upload_limit_bytes,
+        room=max(0, (free_bytes(store().root) - settings.min_free_bytes) // 2),
+        cached=sorted(p.name[10:].replace("--", "/", 1) for p in (settings.hf_home / "hub").glob("datasets--*")),
+    )
+
+
+@blueprint.get("/mix")
+def mix() -> str:
+    """Choose two data sets and a share; what will come out is said before anything is made."""
+    cards = registry.datasets(store())
+    known = {card["reference"]: card for card in cards}
+    first = known.get(request.args.get("reasoning", "")) or max(
+        cards, key=lambda c: c["reasoning"]["share"], default=None
+    )
+    others = [card for card in cards if first and card["sha256"] != first["sha256"]]
+    second = known.get(request.args.get("direct", "")) or min(
+        others, key=lambda c: c["reasoning"]["share"], default=None
+    )
+    share = min(max(request.args.get("share", 0.75, type=float), 0.01), 0.99)
+    total = request.args.get("total", type=int)
+    outcome = _outcome(first, second, share, total) if first and second else {}
+    return render_template("datasets/mix.html", cards=cards, first=first, second=second, share=share, **outcome)
+
+
+@blueprint.get("/<ref>")
+def overview(ref: str) -> str:
+    """What was found in a data set, where it comes from, and what came of it."""
+    card = registry.dataset_card(store(), ref)
+    reference = card["reference"]
+    cards = registry.datasets(store())
+    used, uses = run_view.select(store(), None, None, reference, 0, RUNS)
+    return _page(
+        "overview",
+        card,
+        runs=used,
+        uses=uses,
+        adapters=[adapter for adapter in registry.adapters(store()) if adapter.dataset == reference],
+        there={c["reference"] for c in cards},
+        mixes=[c for c in cards if reference in c["parents"]],
+        turns=trimmed(card["turns"]["histogram"]),
+        tokens=card["tokens"] and trimmed(card["tokens"]["histogram"]),
+        original=any(_folder(card).glob("original*")),
+    )
+
+
+@blueprint.get("/<ref>/rows")
+def rows(ref: str) -> str:
+    """The conversations, by page and by what is searched for."""
+    card = registry.dataset_card(store(), ref)
+    q = request.args.get("q", "").strip()
+    found = _paged(lambda offset: datasets.rows(_folder(card), offset, ROWS, q or None), ROWS, q)
+    return _page("rows", card, listing=found, excerpt=EXCERPT)
+
+
+@blueprint.get("/<ref>/rows/<int:row>")
+def row(ref: str, row: int) -> str:
+    """One conversation at an address of its own."""
+    card = registry.dataset_card(store(), ref)
+    return _page("row", card, row=_row(card, row), excerpt=LONGEST)
+
+
+@blueprint.get("/<ref>/rejected")
+def rejected(ref: str) -> str:
+    """The rows that were not accepted, each with its reason."""
+    card = registry.dataset_card(store(), ref)
+    q, kind = request.args.get("q", "").strip(), request.args.get("kind", "")
+    found = _paged(lambda offset: datasets.rejected(_folder(card), offset, REJECTED, q, kind), REJECTED, q)
+    return _page("rejected", card, listing=found, kinds=datasets.kinds(_folder(card)), kind=kind)
+
+
+@blueprint.get("/<ref>/tokens")
+def tokens(ref: str) -> str:
+    """A row as the trainer sees it, under one policy or under each."""
+    card = registry.dataset_card(store(), ref)
+    policy = request.args.get("policy", "analysis+final").replace(" ", "+")  # a plus that was not encoded
+    policies = POLICIES if policy == "all" else [policy if policy in POLICIES else "analysis+final"]
+    effort, max_length = request.args.get("effort", ""), _number("max_length", 0)
+    number, only = _number("row", 0), _number("example", 0) or None
+    found, problem, base_missing = {}, "", False
+    shown = _row(card, number)
+    try:
+        for each in policies:
+            found[each] = token_view.views(
+                shown, base_encoder(), each, effort=effort if effort in get_args(Effort) else None,
+                max_length=max_length or None, room=token_view.SHOWN // len(policies), only=only,
+                part=max(1, _number("part", 1)),
+            )  # fmt: skip
+    except NotFound:
+        base_missing = True
+    except HarmonyError as error:
+        problem = str(error)
+    return _page(
+        "tokens", card, row=shown, number=number, policy=policy if policy == "all" else policies[0], found=found,
+        effort=effort, max_length=max_length, only=only, part=max(1, _number("part", 1)), size=token_view.SHOWN,
+        problem=problem, base_missing=base_missing, base=here().settings.base_model, fetching=_fetching(),
+        policies=POLICIES,
+    )  # fmt: skip
+
+
+@blueprint.app_template_filter("language")
+def language(code: str) -> str:
+    """The English name of a language that `shared.datasets` tells apart."""
+    return LANGUAGES.get(code, code)
+
+
+@blueprint.app_template_filter("reason")
+def reason(text: str) -> str:
+    """Why a row was rejected, without the line that has a column of its own."""
+    return datasets.without_place(text)
+
+
+@blueprint.app_template_filter("visible")
+def visible(text: str) -> Markup:
+    return token_view.visible(text)
+
+
+@blueprint.app_template_filter("found")
+def found(text: str, q: str, most: int) -> Markup:
+    """Up to `most` characters of a text, around the first place where `q` stands in it, with each such place marked."""
+    place = text.lower().find(q.lower()) if q else -1
+    start = max(0, place - most // 3) if place + len(q) > most else 0
+    cut, end = text[start : start + most], start + most < len(text)
+    marked, at, low = Markup("…") if start else Markup(""), 0, cut.lower()
+    while q and len(low) == len(cut) and (place := low.find(q.lower(), at)) >= 0:
+        marked += escape(cut[at:place]) + Markup("<mark>{}</mark>").format(cut[place : place + len(q)])
+        at = place + len(q)
+    return marked + escape(cut[at:]) + ("…" if end else "")
+
+
+def trimmed(histogram: dict[str, Any]) -> dict[str, Any]:
+    """A histogram without the empty bins above its highest value; one empty bin shows that nothing follows."""
+    last = max((n for n, count in enumerate(histogram["counts"]) if count), default=0)
+    return {key: values[: last + 2] for key, values in histogram.items()}
+
+
+def _page(tab: str, card: dict[str, Any], **values: Any) -> str:
+    """A tab of a data set's page."""
+    versions = [c for c in registry.datasets(store()) if c["name"] == card["name"]]
+    return render_template(
+        f"datasets/{tab}.html", card=card, tab=tab, versions=versions, formats=FORMATS, ref=card["reference"], **values
+    )
+
+
+def _outcome(first: dict[str, Any], second: dict[str, Any], share: float, total: int | None) -> dict[str, Any]:
+    """What a mix would hold, or why it cannot be made; as `shared.datasets.mix` decides it."""
+    cards = Card.model_validate(first), Card.model_validate(second)
+    most = datasets.largest_total(*(card.rows.accepted for card in cards), share)
+    try:
+        return {"counts": datasets.portions(*cards, share, total), "most": most, "total": total, "refused": ""}
+    except DatasetError as error:
+        return {"counts": None, "most": most, "total": total, "refused": str(error)}
+
+
+def _words(card: dict[str, Any]) -> str:
+    """What a search of the list looks in."""
+    spoken = [LANGUAGES.get(code, code) for code in card["languages"]]
+    return " ".join([card["reference"], card["source"], card["licence"], card["format"], card["file_format"], *spoken])
+
+
+def _folder(card: dict[str, Any]) -> Path:
+    return store().dataset(card["reference"])
+
+
+def _row(card: dict[str, Any], number: int) -> dict[str, Any]:
+    items, total = datasets.rows(_folder(card), number, 1)
+    if not items:
+        raise NotFound(f"{card['reference']} has no row {number}: its rows are counted from 0 to {total - 1}.")
+    return items[0]
+
+
+def _paged(read: Callable[[int], tuple[list[Any], int]], size: int, q: str) -> Listing:
+    """The page that the address asks for, or the last one, of what `read(offset)` gives `size` items of."""
+    page = _number("page", 1)
+    items, total = read((page - 1) * size)
+    pages = max(1, -(-total // size))
+    if page > pages:
+        items, total = read((pages - 1) * size)
+    return Listing(items, total, min(page, pages), pages, "", q)
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number of the address, not below the default or 1, whichever is less."""
+    return min(max(request.args.get(name, default, type=int), min(default, 1)), 10**9)
+
+
+def _fetching() -> str | None:
+    """The queued or running run that fetches the base model."""
+    for run_id, _ in runs.in_state(store(), "queued", "running"):
+        job = run_view.spec_of(store(), run_id)
+        if job["kind"] == "fetch" and job["job"].get("repository") == here().settings.base_model:
+            return run_id
+    return None
