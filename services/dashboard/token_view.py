@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 from shared.harmony import IGNORED, Encoder, Example, examples
 from shared.schemas import Policy
 
-SHOWN = 4000  # tokens drawn on one page: a browser takes many more, a reader does not
+SHOWN = 3000  # tokens drawn on one page: a browser takes many more, a reader does not
+UNSEEN = Markup("<i>U+{:04X}</i>")
 WORDS = {"\n": Markup("<i>↵</i>\n"), "\r": Markup("<i>␍</i>"), "\t": Markup("<i>⇥</i>\t")}
 
 
@@ -81,7 +82,7 @@ def views(
         if only is not None and number != only:
             continue
         total = min(len(example.ids), max_length or len(example.ids))
-        first = (part - 1) * SHOWN if only is not None else 0
+        first = min(part - 1, max(total - 1, 0) // SHOWN) * SHOWN if only is not None else 0
         last = min(total, first + room)
         room -= 0 if only is not None else max(0, last - first)
         supervised = sum(label != IGNORED for label in example.labels[:total])
@@ -95,12 +96,12 @@ def views(
 
 
 def visible(text: str) -> Markup:
-    """A token's text as HTML in which line breaks, tabs and control characters can be seen."""
+    """A token's text as HTML in which line breaks, tabs and characters without a shape can be seen."""
     if not text:
         return Markup("<i>▯</i>")  # a part of a character; its last token shows it
     if text.isprintable():
         return escape(text)
-    return Markup("").join(WORDS.get(c) or (chr(0x2400 + ord(c)) if ord(c) < 32 else escape(c)) for c in text)
+    return Markup("").join(escape(c) if c.isprintable() else WORDS.get(c) or UNSEEN.format(ord(c)) for c in text)
 
 
 def _said(example: Example, encoder: Encoder, first: int, last: int) -> Iterator[Said]:

@@ -1,5 +1,6 @@
 """Data sets: what there is, what is inside each, as rows and as tokens, and two of them mixed."""
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from shared.store import NotFound, free_bytes
 
 ROWS, REJECTED, RUNS = 10, 25, 20  # on one page
 EXCERPT = 3000  # characters of one text in a list; the row's own page shows LONGEST
-LONGEST = 200_000
+LONGEST = 100_000
 LANGUAGES = dict(
     zip(
         "ar bn cs da de el en es fa fr he hi id it ja ko nl pl pt ro ru sv ta th tr uk vi zh unknown".split(),
@@ -156,7 +157,7 @@ def tokens(ref: str) -> str:
         problem = str(error)
     return _page(
         "tokens", card, row=shown, number=number, policy=policy if policy == "all" else policies[0], found=found,
-        effort=effort, max_length=max_length, only=only, part=max(1, _number("part", 1)), size=token_view.SHOWN,
+        effort=effort, max_length=max_length, only=only, size=token_view.SHOWN,
         problem=problem, base_missing=base_missing, base=here().settings.base_model, fetching=_fetching(),
         policies=POLICIES,
     )  # fmt: skip
@@ -174,22 +175,28 @@ def reason(text: str) -> str:
     return datasets.without_place(text)
 
 
+@blueprint.app_template_filter("pretty")
+def pretty(value: Any) -> str:
+    """JSON over several lines, with its letters as they are."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 @blueprint.app_template_filter("visible")
 def visible(text: str) -> Markup:
     return token_view.visible(text)
 
 
-@blueprint.app_template_filter("found")
-def found(text: str, q: str, most: int) -> Markup:
+@blueprint.app_template_filter("marked")
+def marked(text: str, q: str, most: int) -> Markup:
     """Up to `most` characters of a text, around the first place where `q` stands in it, with each such place marked."""
     place = text.lower().find(q.lower()) if q else -1
     start = max(0, place - most // 3) if place + len(q) > most else 0
     cut, end = text[start : start + most], start + most < len(text)
-    marked, at, low = Markup("…") if start else Markup(""), 0, cut.lower()
+    out, at, low = Markup("…") if start else Markup(""), 0, cut.lower()
     while q and len(low) == len(cut) and (place := low.find(q.lower(), at)) >= 0:
-        marked += escape(cut[at:place]) + Markup("<mark>{}</mark>").format(cut[place : place + len(q)])
+        out += escape(cut[at:place]) + Markup("<mark>{}</mark>").format(cut[place : place + len(q)])
         at = place + len(q)
-    return marked + escape(cut[at:]) + ("…" if end else "")
+    return out + escape(cut[at:]) + ("…" if end else "")
 
 
 def trimmed(histogram: dict[str, Any]) -> dict[str, Any]:

@@ -27,10 +27,11 @@ function refused(title, error) {
   const rows = (error.details ?? []).filter((row) => row?.line !== undefined);
   const body = rows.map((row) => node("tr", {}, node("td", { class: "n" }, number(row.line)),
     node("td", {}, row.reason.replace(/^(line|row) \d+: /, "")), node("td", {}, node("code", {}, row.text.slice(0, 300)))));
+  const sentences = error.message.split("\n").filter((line) => !rows.length || !/^ +(.+ )?(line|row) \d+: /.test(line)); // they stand in the table
   const again = node("button", { type: "button" }, "Choose another file");
   again.onclick = () => form.elements.file.click();
-  say("bad", node("p", {}, node("strong", {}, title)), node("p", { class: "sentence" }, error.message),
-    rows.length ? node("details", { open: rows.length < 6 }, node("summary", {}, `The first rejected rows (${rows.length})`),
+  say("bad", node("p", {}, node("strong", {}, title)), node("p", { class: "sentence" }, sentences.join("\n")),
+    rows.length ? node("details", { open: true }, node("summary", {}, `The first rejected rows (${rows.length})`),
       node("div", { class: "scroll", tabindex: "0" }, node("table", {}, node("thead", {}, node("tr", {}, node("th", { class: "n" }, "Line"), node("th", {}, "Why"), node("th", {}, "Row"))), node("tbody", {}, ...body)))) : null,
     node("p", {}, again));
 }
