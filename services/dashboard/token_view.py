@@ -79,12 +79,12 @@ def views(
     made = examples(row, encoder=encoder, date=f"{datetime.now(UTC):%Y-%m-%d}", policy=policy, effort=effort)
     found = []
     for number, example in enumerate(made, 1):
-        if only is not None and number != only:
+        if only not in (None, number):
             continue
         total = min(len(example.ids), max_length or len(example.ids))
-        first = min(part - 1, max(total - 1, 0) // SHOWN) * SHOWN if only is not None else 0
-        last = min(total, first + room)
-        room -= 0 if only is not None else max(0, last - first)
+        first = min(part - 1, max(total - 1, 0) // SHOWN) * SHOWN if only else 0
+        last = min(total, first + (SHOWN if only else room))
+        room -= last - first
         supervised = sum(label != IGNORED for label in example.labels[:total])
         found.append(
             View(

@@ -2,9 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 from flask import Blueprint, render_template, request
 from markupsafe import Markup, escape
@@ -18,7 +19,7 @@ from shared.datasets.card import Card, Format
 from shared.datasets.errors import DatasetError
 from shared.datasets.formats import EXAMPLES
 from shared.harmony import POLICIES, HarmonyError
-from shared.schemas import Effort
+from shared.schemas import Effort, Policy
 from shared.store import NotFound, free_bytes
 
 ROWS, REJECTED, RUNS = 10, 25, 20  # on one page
@@ -122,7 +123,7 @@ def rows(ref: str) -> str:
 def row(ref: str, row: int) -> str:
     """One conversation at an address of its own."""
     card = registry.dataset_card(store(), ref)
-    return _page("row", card, row=_row(card, row), excerpt=LONGEST)
+    return _page("row", card, row=_row(card, row), page=row // ROWS + 1, excerpt=LONGEST)
 
 
 @blueprint.get("/<ref>/rejected")
@@ -138,29 +139,30 @@ def rejected(ref: str) -> str:
 def tokens(ref: str) -> str:
     """A row as the trainer sees it, under one policy or under each."""
     card = registry.dataset_card(store(), ref)
-    policy = request.args.get("policy", "analysis+final").replace(" ", "+")  # a plus that was not encoded
-    policies = POLICIES if policy == "all" else [policy if policy in POLICIES else "analysis+final"]
-    effort, max_length = request.args.get("effort", ""), _number("max_length", 0)
-    number, only = _number("row", 0), _number("example", 0) or None
+    number = min(_number("row", 0), card["rows"]["accepted"] - 1)
+    policy = request.args.get("policy", "").replace(" ", "+")  # a plus that was not encoded
+    policy = policy if policy in (*POLICIES, "all") else "analysis+final"
     found, problem, base_missing = {}, "", False
-    shown = _row(card, number)
     try:
-        for each in policies:
-            found[each] = token_view.views(
-                shown, base_encoder(), each, effort=effort if effort in get_args(Effort) else None,
-                max_length=max_length or None, room=token_view.SHOWN // len(policies), only=only,
-                part=max(1, _number("part", 1)),
-            )  # fmt: skip
-    except NotFound:
-        base_missing = True
+        found = _views(_row(card, number), POLICIES if policy == "all" else (policy,))
     except HarmonyError as error:
         problem = str(error)
+    except NotFound:
+        base_missing = True
     return _page(
-        "tokens", card, row=shown, number=number, policy=policy if policy == "all" else policies[0], found=found,
-        effort=effort, max_length=max_length, only=only, size=token_view.SHOWN,
-        problem=problem, base_missing=base_missing, base=here().settings.base_model, fetching=_fetching(),
+        "tokens",
+        card,
+        number=number,
+        policy=policy,
         policies=POLICIES,
-    )  # fmt: skip
+        found=found,
+        problem=problem,
+        base=here().settings.base_model,
+        base_missing=base_missing,
+        fetching=_fetching() if base_missing else None,
+        size=token_view.SHOWN,
+        address=_address,
+    )
 
 
 @blueprint.app_template_filter("language")
@@ -211,6 +213,26 @@ def _page(tab: str, card: dict[str, Any], **values: Any) -> str:
     return render_template(
         f"datasets/{tab}.html", card=card, tab=tab, versions=versions, formats=FORMATS, ref=card["reference"], **values
     )
+
+
+def _views(row: dict[str, Any], policies: Sequence[Policy]) -> dict[str, list[token_view.View]]:
+    """The row's examples under each policy, as the rest of the address asks for them. Raises NotFound without the base."""
+    effort = request.args.get("effort")
+    wanted = {
+        "effort": effort if effort in get_args(Effort) else None,
+        "max_length": _number("max_length", 0) or None,
+        "room": token_view.SHOWN // len(policies),
+        "only": _number("example", 0) or None,
+        "part": _number("part", 1),
+    }
+    encoder = base_encoder()
+    return {policy: token_view.views(row, encoder, policy, **wanted) for policy in policies}
+
+
+def _address(**changes: Any) -> str:
+    """This page's address with some of its values changed; None leaves a value out."""
+    kept = {key: value for key, value in {**request.args.to_dict(), **changes}.items() if value not in ("", None)}
+    return f"{request.path}?{urlencode(kept)}"
 
 
 def _outcome(first: dict[str, Any], second: dict[str, Any], share: float, total: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ function node(name, attributes = {}, ...children) {
 }
 
 function say(kind, ...children) {
+  told.ariaBusy = "false";
   told.replaceChildren(node("div", { class: `note ${kind}`, role: kind === "bad" ? "alert" : "status" }, ...children));
 }
 
@@ -34,6 +35,7 @@ function refused(title, error) {
     rows.length ? node("details", { open: true }, node("summary", {}, `The first rejected rows (${rows.length})`),
       node("div", { class: "scroll", tabindex: "0" }, node("table", {}, node("thead", {}, node("tr", {}, node("th", { class: "n" }, "Line"), node("th", {}, "Why"), node("th", {}, "Row"))), node("tbody", {}, ...body)))) : null,
     node("p", {}, again));
+  again.focus();
 }
 
 // ---- progress: bytes sent, then rows read
@@ -43,7 +45,8 @@ function progress(name) {
   const step = node("span", { class: "n" });
   const stop = node("button", { type: "button" }, "Cancel");
   say("", node("p", {}, node("strong", {}, name)), node("p", { class: "row" }, bar, step, stop));
-  told.firstChild.setAttribute("role", "group"); // the figures change many times a second: not to be read out
+  told.ariaBusy = "true"; // the figures change all the time: not to be read out
+  stop.focus();
   return { stop, show(share, text) { bar.value = share; step.textContent = text; } };
 }
 
