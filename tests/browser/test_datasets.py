@@ -220,7 +220,7 @@ def test_both_files_are_downloaded(page: Page, made: Callable[..., str]) -> None
     page.goto(f"/datasets/{ref}")
     page.get_by_text("Download", exact=True).click()
     with page.expect_download() as rows:
-        page.get_by_role("link", name="The 1 rows as JSONL").click()
+        page.get_by_role("link", name="1 row as JSONL").click()
     assert json.loads(Path(rows.value.path()).read_text()) == json.loads(line("a", "b"))
     with page.expect_download() as original:
         page.get_by_role("link", name="The file as it was uploaded").click()
@@ -239,7 +239,7 @@ def test_rows_are_read_as_conversations_searched_and_linked(page: Page, made: Ca
     expect(page.locator("mark")).to_have_text("I must look")
     expect(page.locator("article")).to_contain_text('"city": "Köln"')
     expect(page.get_by_text("Now I know.")).to_be_hidden()
-    page.get_by_text("Thinking").last.click()
+    page.locator("summary", has_text="Thinking").last.click()
     expect(page.get_by_text("Now I know.")).to_be_visible()
     page.get_by_role("link", name="Row 24").click()
     expect(page).to_have_url(re.compile(r"/rows/24$"))
@@ -271,7 +271,7 @@ def test_a_data_set_is_deleted_after_a_question_and_not_while_a_run_needs_it(
     runs.create(site.store, "train-doomed", "train", Job(dataset=ref))
     page.goto(f"/datasets/{ref}")
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_role("dialog")).to_contain_text("1 rows")
+    expect(page.get_by_role("dialog")).to_contain_text("Its 1 row and the file")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("is used by train-doomed")).to_be_visible()
     runs.request_cancel(site.store, "train-doomed")

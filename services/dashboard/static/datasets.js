@@ -44,10 +44,11 @@ function progress(name) {
   const bar = node("progress", { max: 1, value: 0, "aria-label": "Progress" });
   const step = node("span", { class: "n" });
   const stop = node("button", { type: "button" }, "Cancel");
-  say("", node("p", {}, node("strong", {}, name)), node("p", { class: "row" }, bar, step, stop));
+  const hint = node("p", { class: "quiet", hidden: true }, "You may leave this page: what comes of it will be in the list.");
+  say("", node("p", {}, node("strong", {}, name)), node("p", { class: "row" }, bar, step, stop), hint);
   told.ariaBusy = "true"; // the figures change all the time: not to be read out
   stop.focus();
-  return { stop, show(share, text) { bar.value = share; step.textContent = text; } };
+  return { stop, arrived() { stop.hidden = true; hint.hidden = false; }, show(share, text) { bar.value = share; step.textContent = text; } };
 }
 
 const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -83,7 +84,7 @@ function send(file, id, view) {
     };
     request.upload.onload = () => {
       sending = false;
-      view.stop.hidden = true;
+      view.arrived();
       view.show(0, "Sent. Reading rows");
       follow(id, view, () => request.readyState === 4);
     };
@@ -178,7 +179,7 @@ async function fromHub() {
   for (const name of ["repository", "split", "config", "revision", "name"]) if (field(name)) body[name] = field(name);
   if (!body.repository) return form.elements.repository.focus();
   const view = progress(body.repository);
-  view.stop.hidden = true;
+  view.arrived();
   let ended = false;
   follow(body.upload, view, () => ended);
   await watched(`${body.repository} was not imported`, async () => {
