@@ -81,11 +81,11 @@ def test_a_dropped_file_becomes_a_data_set_and_shows_itself(page: Page, tmp_path
 def test_a_large_file_is_seen_being_read(page: Page, tmp_path: Path) -> None:
     chance = random.Random(1)
     words = ["wheel", "chain", "bike", "saddle", "winter", "price"]
-    rows = [line(f"question {n}", " ".join(chance.choices(words, k=250))) for n in range(6000)]
+    rows = [line(f"question {n}", " ".join(chance.choices(words, k=250))) for n in range(4000)]
     upload(page, write(tmp_path, "large.jsonl", *rows))
     expect(page.locator("#told")).to_contain_text(re.compile(r"Reading rows: [\d.]+ MiB of [\d.]+ MiB · [\d,]+ rows"))
     expect(page).to_have_url(re.compile(r"/datasets/large@"), timeout=60_000)
-    expect(page.get_by_role("link", name="Rows 6,000")).to_be_visible()
+    expect(page.get_by_role("link", name="Rows 4,000")).to_be_visible()
 
 
 def test_a_file_without_a_usable_row_is_explained_and_another_may_be_chosen(
@@ -377,27 +377,15 @@ def test_two_data_sets_are_mixed_as_was_foretold(page: Page, site: Site, made: C
 # ---- for everybody
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible_and_fits_a_phone(
-    visitor: Callable[..., BrowserContext], made: Callable[..., str], scheme: str
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1440), ("dark", 1024)])
+def test_every_page_is_accessible_and_not_wider_than_the_screen(
+    visitor: Callable[..., BrowserContext], made: Callable[..., str], scheme: str, width: int
 ) -> None:
     ref = made("everybody", *(line(f"q{n}", "a " * 40) for n in range(12)), talk(turns=2), "{torn", "{" * 400)
-    for width in (390, 1440):
-        page = visitor(color_scheme=scheme, viewport={"width": width, "height": 844}).new_page()
-        for path in (
-            "",
-            "/mix",
-            f"/{ref}",
-            f"/{ref}/rows",
-            f"/{ref}/rows/12",
-            f"/{ref}/rejected",
-            f"/{ref}/tokens?row=12",
-        ):
-            page.goto(f"/datasets{path}")
-            fits(page)
-            accessible(page)
-        page.goto("/datasets")
-        page.get_by_text("What a row looks like").click()
-        page.get_by_text("From the Hugging Face hub").click()
+    page = visitor(color_scheme=scheme, viewport={"width": width, "height": 844}).new_page()
+    for path in ("", "/mix", f"/{ref}", f"/{ref}/rows", f"/{ref}/rows/12", f"/{ref}/rejected", f"/{ref}/tokens?row=12"):
+        page.goto(f"/datasets{path}")
+        page.evaluate("for (const part of document.querySelectorAll('main details')) part.open = true")
         fits(page)
-        accessible(page)
+        if width != 1024:
+            accessible(page)
