@@ -1,6 +1,5 @@
 """Data sets: what there is, what is inside each, as rows and as tokens, and two of them mixed."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +7,12 @@ from typing import Any, get_args
 from urllib.parse import urlencode
 
 from flask import Blueprint, render_template, request
-from markupsafe import Markup, escape
 
-from services.dashboard import run_view, token_view
+from services.dashboard import dataset_words, run_view, token_view
 from services.dashboard.context import here, store
 from services.dashboard.intake import base_encoder
 from services.dashboard.listing import Listing, listing
-from shared import datasets, registry, runs
+from shared import datasets, recipes, registry, runs
 from shared.datasets.card import Card, Format
 from shared.datasets.errors import DatasetError
 from shared.datasets.formats import EXAMPLES
@@ -25,15 +23,6 @@ from shared.store import NotFound, free_bytes
 ROWS, REJECTED, RUNS = 10, 25, 20  # on one page
 EXCERPT = 3000  # characters of one text in a list; the row's own page shows LONGEST
 LONGEST = 100_000
-LANGUAGES = dict(
-    zip(
-        "ar bn cs da de el en es fa fr he hi id it ja ko nl pl pt ro ru sv ta th tr uk vi zh unknown".split(),
-        "Arabic,Bengali,Czech,Danish,German,Greek,English,Spanish,Persian,French,Hebrew,Hindi,Indonesian,Italian,Japanese,"
-        "Korean,Dutch,Polish,Portuguese,Romanian,Russian,Swedish,Tamil,Thai,Turkish,Ukrainian,Vietnamese,Chinese,"
-        "not recognised".split(","),
-        strict=True,
-    )
-)
 FORMATS = dict(zip(get_args(Format), ("Messages", "ShareGPT", "Alpaca", "Prompt and completion"), strict=True))
 SORTS = {
     "name": lambda card: card["name"],
@@ -44,6 +33,14 @@ SORTS = {
     "created": lambda card: card["created"],
 }
 blueprint = Blueprint("dataset_pages", __name__, url_prefix="/datasets")
+for filter_ in (
+    dataset_words.language,
+    dataset_words.reason,
+    dataset_words.pretty,
+    dataset_words.marked,
+    token_view.visible,
+):
+    blueprint.add_app_template_filter(filter_)
 
 
 @blueprint.get("")
@@ -106,6 +103,7 @@ def overview(ref: str) -> str:
         mixes=[c for c in cards if reference in c["parents"]],
         turns=trimmed(card["turns"]["histogram"]),
         tokens=card["tokens"] and trimmed(card["tokens"]["histogram"]),
+        cuts=cuts(card["tokens"]["histogram"]) if card["tokens"] else [],
         original=any(_folder(card).glob("original*")),
     )
 
@@ -165,46 +163,19 @@ def tokens(ref: str) -> str:
     )
 
 
-@blueprint.app_template_filter("language")
-def language(code: str) -> str:
-    """The English name of a language that `shared.datasets` tells apart."""
-    return LANGUAGES.get(code, code)
-
-
-@blueprint.app_template_filter("reason")
-def reason(text: str) -> str:
-    """Why a row was rejected, without the line that has a column of its own."""
-    return datasets.without_place(text)
-
-
-@blueprint.app_template_filter("pretty")
-def pretty(value: Any) -> str:
-    """JSON over several lines, with its letters as they are."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-@blueprint.app_template_filter("visible")
-def visible(text: str) -> Markup:
-    return token_view.visible(text)
-
-
-@blueprint.app_template_filter("marked")
-def marked(text: str, q: str, most: int) -> Markup:
-    """Up to `most` characters of a text, around the first place where `q` stands in it, with each such place marked."""
-    place = text.lower().find(q.lower()) if q else -1
-    start = max(0, place - most // 3) if place + len(q) > most else 0
-    cut, end = text[start : start + most], start + most < len(text)
-    out, at, low = Markup("…") if start else Markup(""), 0, cut.lower()
-    while q and len(low) == len(cut) and (place := low.find(q.lower(), at)) >= 0:
-        out += escape(cut[at:place]) + Markup("<mark>{}</mark>").format(cut[place : place + len(q)])
-        at = place + len(q)
-    return out + escape(cut[at:]) + ("…" if end else "")
-
-
 def trimmed(histogram: dict[str, Any]) -> dict[str, Any]:
     """A histogram without the empty bins above its highest value; one empty bin shows that nothing follows."""
     last = max((n for n, count in enumerate(histogram["counts"]) if count), default=0)
     return {key: values[: last + 2] for key, values in histogram.items()}
+
+
+def cuts(histogram: dict[str, Any]) -> list[tuple[int, list[str], int]]:
+    """Where recipes cut: (max_length, their names, rows that are as long or longer), for those that cut any row."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name in recipes.names():
+        names[recipes.resolve(name).max_length].append(name)
+    longer = {edge: sum(histogram["counts"][n:]) for n, edge in enumerate(histogram["edges"])}
+    return [(length, names[length], longer[length]) for length in sorted(names) if longer.get(length)]
 
 
 def _page(tab: str, card: dict[str, Any], **values: Any) -> str:
@@ -247,7 +218,7 @@ def _outcome(first: dict[str, Any], second: dict[str, Any], share: float, total:
 
 def _words(card: dict[str, Any]) -> str:
     """What a search of the list looks in."""
-    spoken = [LANGUAGES.get(code, code) for code in card["languages"]]
+    spoken = [dataset_words.language(code) for code in card["languages"]]
     return " ".join([card["reference"], card["source"], card["licence"], card["format"], card["file_format"], *spoken])
 
 
