@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from werkzeug.exceptions import HTTPException
+
 from services.dashboard.api.models import Upload
 from shared.datasets.card import Rows
 from shared.datasets.ingest import Progress
@@ -37,5 +39,6 @@ def watched(upload: str | None) -> Iterator[tuple[Upload, Progress]]:
         yield state, progress
         state.phase = "done"
     except Exception as error:
-        state.phase, state.message = "failed", str(error)
+        ours = not isinstance(error, (HTTPException, OSError))  # their words are not for a person
+        state.phase, state.message = "failed", str(error) if ours else None
         raise

@@ -112,6 +112,22 @@ def test_a_file_without_a_usable_row_is_explained_and_another_may_be_chosen(
     expect(page.get_by_text("CC0-1.0")).to_be_visible()
 
 
+def test_a_connection_that_breaks_while_rows_are_read_loses_nothing(
+    page: Page, tmp_path: Path, troubles: Troubles
+) -> None:
+    troubles.forgive("ERR_FAILED|404")
+    page.add_init_script("""const send = XMLHttpRequest.prototype.send;
+        XMLHttpRequest.prototype.send = function (body) {
+            if (body instanceof File) this.onload = () => this.onerror();  // the answer gets lost
+            return send.call(this, body);
+        };""")
+    upload(page, write(tmp_path, "torn-off.jsonl", line("a", "still here")))
+    expect(page).to_have_url(re.compile(r"/datasets/torn-off@"))
+    page.route("**/api/datasets?*", lambda route: route.abort())
+    upload(page, write(tmp_path, "never-there.jsonl", line("a", "b")))
+    expect(page.get_by_role("alert")).to_contain_text("nothing was kept")
+
+
 def test_the_same_content_again_is_said_and_linked(page: Page, tmp_path: Path, made: Callable[..., str]) -> None:
     ref = made("twice", line("said", "twice"))
     upload(page, write(tmp_path, "twice.jsonl", line("said", "twice")))

@@ -70,6 +70,10 @@ async function follow(id, view, ended) {
   for (await pause(); !ended(); await pause()) await look(id, view);
 }
 
+function parsed(text) {
+  try { return JSON.parse(text); } catch { return null; }
+}
+
 function send(file, id, view) {
   const query = new URLSearchParams({ filename: file.name, upload: id });
   for (const name of ["name", "licence"]) if (field(name)) query.set(name, field(name));
@@ -89,7 +93,7 @@ function send(file, id, view) {
       follow(id, view, () => request.readyState === 4);
     };
     request.onload = () => {
-      const value = JSON.parse(request.responseText || "null");
+      const value = parsed(request.responseText);
       if (request.status < 300) resolve([value, request.status]);
       else reject(Object.assign(new Error(value?.error?.message ?? `Tandem answered ${request.status}.`), { details: value?.error?.details, status: request.status }));
     };
