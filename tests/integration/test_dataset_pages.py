@@ -64,8 +64,11 @@ def test_odd_addresses_show_what_there_is(api: Api) -> None:
     for query in ("row=99", "row=-1", "policy=none", "effort=huge", "max_length=-3", "example=7", "example=1&part=999"):
         page(api, f"/datasets/{ref}/tokens?{query}")
     assert "no example 7" in page(api, f"/datasets/{ref}/tokens?example=7")
-    for query in ("share=5", "share=x", "total=-1", "reasoning=none", f"reasoning={ref}&direct={ref}"):
+    for query in ("share=5", "share=x", "share=nan", "total=-1", "reasoning=none", f"reasoning={ref}&direct={ref}"):
         page(api, f"/datasets/mix?{query}")
+    api.upload(GOOD * 15, "name=same")
+    page(api, "/datasets/mix")
+    assert "nothing to mix" in page(api, f"/datasets/mix?direct={ref}&share=nan")
     page(api, f"/datasets/{ref}/rows/15", 404)
     page(api, "/datasets/none/rows", 404)
     page(api, "/datasets/..%2F..", 404)

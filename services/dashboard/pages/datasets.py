@@ -72,15 +72,13 @@ def index() -> str:
 def mix() -> str:
     """Choose two data sets and a share; what will come out is said before anything is made."""
     cards = registry.datasets(store())
-    known = {card["reference"]: card for card in cards}
-    first = known.get(request.args.get("reasoning", "")) or max(
-        cards, key=lambda c: c["reasoning"]["share"], default=None
-    )
-    others = [card for card in cards if first and card["sha256"] != first["sha256"]]
-    second = known.get(request.args.get("direct", "")) or min(
-        others, key=lambda c: c["reasoning"]["share"], default=None
-    )
-    share = min(max(request.args.get("share", 0.75, type=float), 0.01), 0.99)
+    thinking = sorted(cards, key=lambda card: card["reasoning"]["share"])
+    asked = {card["reference"]: card for card in cards}
+    first, second = (asked.get(request.args.get(name, "")) for name in ("reasoning", "direct"))
+    first = first or next((card for card in thinking[::-1] if card is not second), None)
+    second = second or next((card for card in thinking if card is not first), None)
+    share = request.args.get("share", 0.75, type=float)
+    share = share if 0.01 <= share <= 0.99 else 0.75
     total = request.args.get("total", type=int)
     outcome = _outcome(first, second, share, total) if first and second else {}
     return render_template("datasets/mix.html", cards=cards, first=first, second=second, share=share, **outcome)
@@ -104,7 +102,6 @@ def overview(ref: str) -> str:
         turns=trimmed(card["turns"]["histogram"]),
         tokens=card["tokens"] and trimmed(card["tokens"]["histogram"]),
         cuts=cuts(card["tokens"]["histogram"]) if card["tokens"] else [],
-        original=any(_folder(card).glob("original*")),
     )
 
 
@@ -182,7 +179,14 @@ def _page(tab: str, card: dict[str, Any], **values: Any) -> str:
     """A tab of a data set's page."""
     versions = [c for c in registry.datasets(store()) if c["name"] == card["name"]]
     return render_template(
-        f"datasets/{tab}.html", card=card, tab=tab, versions=versions, formats=FORMATS, ref=card["reference"], **values
+        f"datasets/{tab}.html",
+        card=card,
+        ref=card["reference"],
+        tab=tab,
+        versions=versions,
+        formats=FORMATS,
+        original=any(_folder(card).glob("original*")),
+        **values,
     )
 
 
