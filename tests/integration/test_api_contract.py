@@ -17,7 +17,7 @@ from tests.integration.api import Api
 def api(settings: Settings) -> Api:
     """An API with one of everything."""
     api = Api(settings)
-    chats = api.upload(b'{"messages": []}\n' + OPEN, "name=chats")["reference"]
+    chats = api.upload(b'{"messages": []}\n' + OPEN, f"name=chats&upload={UPLOAD}")["reference"]
     api.upload(CLOSED, "name=direct")
     api.adapter()
     api.export()
@@ -31,6 +31,7 @@ def api(settings: Settings) -> Api:
     return api
 
 
+UPLOAD = "0" * 32
 OPEN = (
     b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "thinking": "c"}], "tools": []}\n'
     * 4
@@ -52,7 +53,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
     """Values for the parameters of a path, by the path's first word."""
     key = next(key["id"] for key in auth.keys(api.store) if key["name"] == "to be revoked")
     return {
-        "datasets": {"ref": "chats"},
+        "datasets": {"ref": "chats", "upload": UPLOAD},
         "runs": {"run_id": "train-1"},
         "queue": {"run_id": "train-1"},
         "adapters": {"ref": "chats@v1"},

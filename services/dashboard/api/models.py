@@ -110,6 +110,16 @@ class DatasetPage(Page):
     items: list[DatasetCard]
 
 
+class Upload(BaseModel):
+    phase: Literal["receiving", "reading", "done", "failed"]
+    read: int = Field(0, description="bytes of the file whose rows have been read")
+    total: int = Field(0, description="bytes of the file")
+    accepted: int = Field(0, description="rows")
+    rejected: int = Field(0, description="rows")
+    message: str | None = Field(None, description="why it failed")
+    reference: str | None = Field(None, description="what came of it")
+
+
 class Row(BaseModel):
     index: int
     messages: list[dict[str, Any]]
@@ -129,6 +139,7 @@ class Rejected(BaseModel):
 
 class RejectedPage(Page):
     items: list[Rejected]
+    kinds: dict[str, int] = Field(description="rejected rows by the kind of their reason, the most frequent first")
 
 
 class Token(BaseModel):
