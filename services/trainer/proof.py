@@ -40,8 +40,8 @@ def after_training(model: Any, held_out: Dataset) -> dict[str, Any]:
     """Prove that the adapter is there and does something: {"norm_A", "norm_B", "parts", "prompts", "top1_changed", "kl",
     "logits_moved"}.
 
-    `parts` has the norms by kind, as `lora_norms` gives them. `top1_changed` is the share of positions whose likeliest token differs from the base's, `kl` the mean divergence of
-    base from adapter in nats. Raises Refused when B is zero or no logit moved."""
+    `parts` has the norms by kind, as `lora_norms` gives them. `top1_changed` is the share of positions whose likeliest
+    token differs from the base's, `kl` the mean divergence of base from adapter in nats. Raises Refused when B is zero or no logit moved."""
     parts = lora_norms(model)
     norms = {side: math.hypot(*(kind[side] for kind in parts.values())) for side in ("A", "B")}
     if not norms["B"] > 0:
