@@ -110,7 +110,7 @@ def adapter_files(store: Store, reference: str) -> dict[str, Path]:
 def adapters(store: Store) -> list[AdapterCard]:
     """All adapters, the newest first."""
     cards = [AdapterCard.model_validate(read_json(p)) for p in store.adapters().glob("[!.]*/v*/card.json")]
-    return sorted(cards, key=lambda card: card.created, reverse=True)
+    return sorted(cards, key=lambda card: (card.created, card.version), reverse=True)
 
 
 # ---- exports

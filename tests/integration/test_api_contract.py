@@ -52,7 +52,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
     return {
         "datasets": {"ref": "chats"},
         "runs": {"run_id": "train-1"},
-        "adapters": {"ref": "chats@v1"},
+        "adapters": {"ref": "chats@v1", "file": "card.json"},
         "keys": {"key_id": key},
         "exports": {"file": "chats-v1-MXFP4.gguf"},
         "aliases": {"alias": "production"},

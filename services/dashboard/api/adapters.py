@@ -60,8 +60,7 @@ def read_file(path: FilePath) -> Response:
 
 @api.delete("/<ref>", responses={204: None, **problem(400, 404, 409)})
 def delete_adapter(path: AdapterPath) -> tuple[str, int]:
-    """Delete an adapter, named in full, that no alias points at and no queued or running run uses. Its version is not
-    given again."""
+    """Delete an adapter, named in full, that no alias points at and no active run uses. Its version is not given again."""
     reference = registry.adapter_card(store(), path.ref).reference
     if pointing := [alias for alias, target in registry.aliases(store()).items() if target == reference]:
         raise Refusal(409, "conflict", f"The alias {pointing[0]!r} points at {reference}. Move it first.", pointing)

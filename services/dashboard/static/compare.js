@@ -8,6 +8,7 @@ const form = $("ask");
 const offered = new Map([...$("offered")?.querySelectorAll("button") ?? []].map((b) => [b.dataset.text, b.dataset]));
 const AT_ONCE = 3; // requests: the servers batch, and a browser keeps few connections to one host
 const LOADING = 90; // seconds that the GGUF server may take to load another file
+const DATA = "in the data"; // no model can have a space in its name
 let cells = [];
 let running = null; // the AbortController of the comparison in hand
 
@@ -167,6 +168,9 @@ async function compare() {
   keep();
   cells = [];
   $("results").replaceChildren(...asked.map((prompt) => question(prompt, models)));
+  const kept = $("differ").value, names = models.map((input) => [input.value, input.dataset.kind === "base" ? "the base" : input.value]);
+  if (asked.some((prompt) => offered.get(prompt)?.expected)) names.push([DATA, "the data"]);
+  $("differ").replaceChildren(new Option("nothing", ""), ...names.map(([value, text]) => new Option(text, value, false, value === kept)));
   $("tools").hidden = false;
   await answered(cells);
 }
@@ -247,8 +251,9 @@ function judge() {
     if (same) tags.push(["tag", first.kind === "base" ? "same as base" : `same as ${first.model}`]);
     cell.tags.replaceChildren(...tags.map(([className, textContent]) => make("span", { className, textContent })));
     cell.draw();
-    if ($("diff").checked && cell !== first && cell.text && first.text) {
-      cell.answer.replaceChildren(...difference(first.text, cell.text).map(([kind, text]) => (kind ? make(kind, { textContent: text }) : text)));
+    const other = $("differ").value === DATA ? offered.get(cell.prompt)?.expected : beside.find((one) => one !== cell && one.model === $("differ").value)?.text;
+    if (other && cell.text) {
+      cell.answer.replaceChildren(...difference(other, cell.text).map(([kind, text]) => (kind ? make(kind, { textContent: text }) : text)));
     }
   }
   const done = cells.filter((cell) => cell.state === "done").length, failed = cells.filter((cell) => cell.state === "failed").length;
@@ -290,6 +295,6 @@ $("offered")?.addEventListener("click", (event) => {
   keep();
 });
 $("stop").addEventListener("click", () => running?.abort());
-$("diff").addEventListener("change", judge);
+$("differ").addEventListener("change", judge);
 $("markdown").addEventListener("click", () => $("markdown").setAttribute("data-copy", markdown())); // app.js copies it next
 restore();
