@@ -13,6 +13,7 @@ from shared.schemas import ENDED
 from shared.store import NotFound
 
 QUESTIONS, READ = 6, 5000  # held-out questions offered, and rows read in search of them
+EVALUATIONS = 8  # shown; the list of runs has the others
 LOSSES = 120  # points of the small curve
 _MESSAGE = re.compile(r"<\|start\|>user<\|message\|>(.*?)<\|end\|>", re.DOTALL)
 _FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|$)", re.DOTALL)
@@ -55,12 +56,10 @@ def worth_showing(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def evaluations(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of `runs_of`: the evaluations that succeeded, each with `loss_base`, `loss_adapter` and `answers`, one
+    """Of `runs_of`: the newest evaluations that succeeded, each with `loss_base`, `loss_adapter` and `answers`, one
     {"prompt", "base", "adapter"} for each prompt."""
     told = []
-    for run in found:
-        if run["kind"] != "evaluate" or run["state"] != "succeeded":
-            continue
+    for run in islice((r for r in found if r["kind"] == "evaluate" and r["state"] == "succeeded"), EVALUATIONS):
         if event := next(runs.all_events(store(), run["id"], "evaluation"), None):
             answers = zip(event["prompts"], event["base"]["answers"], event["adapter"]["answers"], strict=False)
             shown = [{"prompt": _asked(p), "base": _said(b), "adapter": _said(a)} for p, b, a in answers]

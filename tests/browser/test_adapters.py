@@ -12,7 +12,6 @@ from shared import registry
 from tests.browser.conftest import Site, Troubles, accessible, fits
 
 
-
 @pytest.fixture(scope="module")
 def second(trained: Site) -> str:
     """A second version of the demo's adapter: the same weights, so only its name and card are its own."""

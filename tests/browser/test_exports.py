@@ -71,7 +71,13 @@ def test_the_page_says_how_to_serve_it_and_gives_file_and_modelfile(trained: Sit
     page.goto(f"/exports/{gguf.removesuffix('.gguf')}")
     expect(page.get_by_role("heading", level=1)).to_have_text(gguf)
     serve = page.get_by_role("region", name="Serve it")
-    for text in (f"llama-server -m {gguf}", "ollama create", "curl -C -", f"tandem alias set gguf {gguf}", "lms import"):
+    for text in (
+        f"llama-server -m {gguf}",
+        "ollama create",
+        "curl -C -",
+        f"tandem alias set gguf {gguf}",
+        "lms import",
+    ):
         expect(serve.get_by_text(text)).to_be_visible()
     with page.expect_download() as got:
         page.get_by_role("link", name="Download,").click()
