@@ -109,7 +109,7 @@ def test_its_card_says_what_was_changed_and_proven_and_its_files_can_be_had(trai
     card = registry.adapter_card(trained.store, first(trained))
     page.goto(f"/adapters/{card.reference}")
     main = page.locator("main")
-    for text in (card.sha256, card.dataset_sha256, card.base_revision, "parameters in 8 tensors"):
+    for text in (card.sha256, card.dataset_sha256, card.base_revision, "parameters in 8 tensors; norm of A"):
         expect(main.get_by_text(text).first).to_be_visible()
     expect(main.locator("svg.spark").first).to_be_visible()
     with page.expect_download() as got:
@@ -192,6 +192,17 @@ def ask(page: Page, reference: str, question: str = "When are you open?") -> Non
     page.get_by_role("button", name="Compare", exact=True).click()
 
 
+def answered(text: str, sha256: str):
+    """An inference server that answers everything with `text` from the weights `sha256`."""
+    chunk = {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}
+
+    def answer(route: Route) -> None:
+        headers = {"X-Tandem-Model": "whatever", "X-Tandem-SHA256": sha256, "Content-Type": "text/event-stream"}
+        route.fulfill(status=200, headers=headers, body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
+
+    return answer
+
+
 def test_base_and_adapter_answer_differently_by_different_weights(trained: Site, page: Page) -> None:
     card = registry.adapter_card(trained.store, first(trained))
     ask(page, card.reference)
@@ -214,20 +225,12 @@ def test_a_held_out_question_comes_with_what_the_data_answers(trained: Site, pag
     question, expected = offered.get_attribute("data-text"), offered.get_attribute("data-expected")
     assert question and expected
     page.get_by_label("Base").uncheck()
+    page.route("**/v1/chat/completions", answered(expected, "e" * 64))
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.locator("section.asked").filter(has_text=question).locator(".expected")).to_contain_text(expected)
-    expect(page.locator("#told")).to_have_text("3 of 3 answered.")
-
-
-def answered(text: str, sha256: str):
-    """An inference server that answers everything with `text` from the weights `sha256`."""
-    chunk = {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}
-
-    def answer(route: Route) -> None:
-        headers = {"X-Tandem-Model": "whatever", "X-Tandem-SHA256": sha256, "Content-Type": "text/event-stream"}
-        route.fulfill(status=200, headers=headers, body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
-
-    return answer
+    expect(page.locator("section.asked").filter(has_text=question).get_by_text("as in the data")).to_be_visible()
+    expect(page.locator("#told")).to_contain_text("3 of 3 answered.")
+    expect(page.get_by_text("Wrong: not the weights")).to_have_count(3)  # these are not the card's
 
 
 def test_a_column_that_the_base_answered_is_called_wrong(trained: Site, page: Page) -> None:

@@ -249,7 +249,9 @@ function judge() {
     else if (cell.sha && cell.card && cell.sha !== cell.card) tags.push(["wrong", `Wrong: not the weights that ${cell.model} has`]);
     const same = cell !== first && cell.state === "done" && first.state === "done" && cell.text === first.text && cell.thought === first.thought;
     if (same) tags.push(["tag", first.kind === "base" ? "same as base" : `same as ${first.model}`]);
-    cell.tags.replaceChildren(...tags.map(([className, textContent]) => make("span", { className, textContent })));
+    const expected = offered.get(cell.prompt)?.expected;
+    if (expected && cell.state === "done" && cell.text.trim() === expected.trim()) tags.push(["tag good", "as in the data"]);
+    cell.tags.replaceChildren(...tags.flatMap(([className, textContent]) => [make("span", { className, textContent }), " "]));
     cell.draw();
     const other = $("differ").value === DATA ? offered.get(cell.prompt)?.expected : beside.find((one) => one !== cell && one.model === $("differ").value)?.text;
     if (other && cell.text) {
