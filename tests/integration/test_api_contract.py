@@ -56,7 +56,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
         "datasets": {"ref": "chats", "upload": UPLOAD},
         "runs": {"run_id": "train-1"},
         "queue": {"run_id": "train-1"},
-        "adapters": {"ref": "chats@v1"},
+        "adapters": {"ref": "chats@v1", "file": "card.json"},
         "keys": {"key_id": key},
         "exports": {"file": "chats-v1-MXFP4.gguf"},
         "aliases": {"alias": "production"},

@@ -268,6 +268,15 @@ class AdapterPage(Page):
     items: list[Adapter]
 
 
+class AdapterFile(BaseModel):
+    name: str
+    bytes: int
+
+
+class AdapterFiles(BaseModel):
+    items: list[AdapterFile]
+
+
 class Export(ExportCard):
     aliases: list[str]
 
@@ -284,7 +293,7 @@ class Change(BaseModel):
 
 class Alias(BaseModel):
     alias: str
-    target: str
+    target: str | None = Field(description="null if the alias was removed")
     history: list[Change]
 
 
