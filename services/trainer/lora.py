@@ -36,6 +36,7 @@ def read_pairs(adapter_dir: Path, base_config: dict) -> dict[str, Pair]:
     Raises ValueError when the adapter has anything else, or when its shapes do not fit the base or fit it in two ways.
     """
     adapter = json.loads((adapter_dir / "adapter_config.json").read_text())
+    _check_layout(adapter)
     checkpoint = Checkpoint(adapter_dir, "adapter_model")
     attention, experts = _pairs(checkpoint)
     found: dict[str, Pair] = {}
@@ -50,6 +51,16 @@ def read_pairs(adapter_dir: Path, base_config: dict) -> dict[str, Pair]:
         name = f"model.layers.{layer}.mlp.experts.{parameters[keys]}"
         found[name] = Pair(a, b, _scale(adapter, a.shape[1]))
     return found
+
+
+def _check_layout(adapter: dict) -> None:
+    """Raises ValueError for experts' B packed otherwise than PEFT reads it, as Unsloth did before September 2026 and still
+    says in the config (https://github.com/unslothai/unsloth/issues/6930): it would load, and be another adapter."""
+    layouts = {
+        p.get("lora_B_layout") for p in adapter.get("unsloth_fused_expert_lora", {}).get("parameters", {}).values()
+    }
+    if odd := (layouts | {adapter.get("lora_B_layout")}) - {None, "rank_major"}:
+        raise ValueError(f"the experts' lora_B is packed {odd.pop()!r}; only PEFT's own order, 'rank_major', is read")
 
 
 def _scale(adapter: dict, rank: int) -> float:
