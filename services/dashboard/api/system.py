@@ -1,5 +1,6 @@
 """The state of the whole: services, queue, disk, GPUs, versions; and the description of this API."""
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -7,11 +8,13 @@ from typing import Any
 
 from flask import current_app
 from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, Field
 
-from services.dashboard import health
-from services.dashboard.api.models import System
+from services.dashboard import health, history
+from services.dashboard.api.models import History, System
 from services.dashboard.context import here
 from services.dashboard.errors import problem
+from services.dashboard.watch import memory
 from shared import runs
 from shared.hub import snapshot
 from shared.settings import Settings
@@ -22,10 +25,22 @@ PACKAGES = ("flask", "celery", "redis", "pydantic", "tokenizers")
 api = APIBlueprint("system", __name__, url_prefix="/api")
 
 
+class HistoryQuery(BaseModel):
+    seconds: int = Field(3600, ge=60, le=86400, description="how far back")
+
+
 @api.get("/system", responses={200: System, **problem()})
 def system() -> dict[str, Any]:
     """What runs, what waits, and what is left of the disk."""
     return view()
+
+
+@api.get("/system/history", responses={200: History, **problem()})
+def system_history(query: HistoryQuery) -> dict[str, Any]:
+    """GPUs, memory, load and free disk over the last while, as at most 600 points, each the mean of its span."""
+    look, disk = here().watch.latest(), shutil.disk_usage(here().store.root)
+    known = {"memory_total": memory()[1], "disk_total": disk.total, "cores": os.cpu_count() or 1}
+    return {**history.columns(here().watch.history(query.seconds), query.seconds, look.gpus), **known}
 
 
 @api.get(
