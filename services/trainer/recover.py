@@ -18,6 +18,9 @@ from shared.gpus import gpus
 from shared.schemas import Status, now
 from shared.settings import Settings
 from shared.store import Store, write_json
+from shared.versions import versions
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "accelerate", "gguf")
 
 
 def start(app: Celery, settings: Settings) -> None:
@@ -43,7 +46,7 @@ def show(store: Store, since: str) -> None:
     busy = [str(request.id).partition(".")[0] for request in worker_state.active_requests]
     host = socket.gethostname()
     value = {"host": host, "pid": os.getpid(), "since": since, "busy": busy[0] if busy else None, "gpus": gpus()}
-    write_json(store.workers() / f"trainer-{host}.json", value)
+    write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
 
 
 def sweep(app: Celery, settings: Settings, store: Store) -> None:

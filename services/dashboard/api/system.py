@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flask import current_app
@@ -19,6 +18,7 @@ from shared import runs
 from shared.hub import snapshot
 from shared.settings import Settings
 from shared.store import NotFound
+from shared.versions import versions
 
 VERSION = "0.1.0"
 PACKAGES = ("flask", "celery", "redis", "pydantic", "tokenizers")
@@ -63,7 +63,7 @@ def view() -> dict[str, Any]:
         "queue": {"waiting": look.waiting, "queued": active.count("queued"), "running": active.count("running")},
         "disk": {"total": disk.total, "free": disk.free, "by_kind": health.disk_by_kind(settings, store)},
         "gpus": look.gpus,
-        "versions": {"tandem": VERSION, "python": platform.python_version(), **_packages()},
+        "versions": {"tandem": VERSION, "python": platform.python_version(), **versions(*PACKAGES)},
         "base_model": settings.base_model,
         "base_model_cached": base_cached(settings),
     }
@@ -76,13 +76,3 @@ def base_cached(settings: Settings) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
