@@ -52,8 +52,8 @@ def described(settings: Settings) -> list[dict[str, str | None]]:
     return [
         {
             "variable": _variable(name),
-            "value": covered(str(getattr(settings, name))),
-            "default": None if field.is_required() else str(field.default),
+            "value": covered(_text(getattr(settings, name))),
+            "default": None if field.is_required() else _text(field.default),
             "description": field.description,
         }
         for name, field in Settings.model_fields.items()
@@ -64,6 +64,10 @@ def covered(text: str) -> str:
     """Text without the passwords of the addresses in it: before the host, or in the query."""
     text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
     return re.sub(r"(?i)((?:password|token|key|secret)=)[^&\s]*", r"\1***", text)
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _variable(name: str) -> str:

@@ -10,7 +10,7 @@ let shape = ""; // what the charts are made for: another GPU, another set of cha
 
 // What there is to see: title, the columns with their names, how a value is written, the top of the scale.
 function charts(history) {
-  const gpus = history.gpus.map((gpu, i) => ({ ...gpu, label: `${gpu.name ?? "GPU"}${gpu.held_by.length === 1 ? `, ${gpu.held_by[0]}` : ""}`, i }));
+  const gpus = history.gpus.map((gpu, i) => ({ ...gpu, label: [`GPU ${i}`, gpu.name ?? "not seen now", ...(gpu.held_by.length === 1 ? gpu.held_by : [])].join(", ") }));
   const of = (total) => (n) => `${bytes(n)}${total ? ` of ${bytes(total)}` : ""}`;
   const free = Math.max(...history.free.filter((n) => n !== null), 0);
   return [
@@ -48,7 +48,7 @@ function colour(name) { // a canvas does not know light-dark()
 }
 
 function clock(moment) {
-  return new Date(moment * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return new Date(moment * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 function options(chart, plot, show) {
@@ -60,7 +60,7 @@ function options(chart, plot, show) {
     scales: { x: { time: true }, y: { range: [0, chart.top] } },
     axes: [
       { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map(clock) },
-      { ...axis, size: 44, space: 34, incrs: (chart.size ? [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192] : [0.5, 1, 2, 4, 5, 10, 25, 50, 100]).map((n) => n * unit),
+      { ...axis, size: 44, space: 26, incrs: (chart.size ? [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192] : [0.5, 1, 2, 4, 5, 10, 25, 50, 100]).map((n) => n * unit),
         values: (_, ticks) => ticks.map((n) => (chart.size ? `${n / GIB} G` : chart.write ? chart.write(n) : n)) },
     ],
     series: [{}, ...chart.series.map((_, i) => ({ stroke: colour(`--series-${(i % 6) + 1}`), width: 1.5, fill: chart.series.length === 1 ? colour("--fill") : undefined, points: { show: false } }))],
@@ -73,7 +73,7 @@ function make(chart, time) {
   const keys = chart.series.map(({ name }, i) => element("span", { class: "key" }, ...(chart.series.length > 1 || name ? [element("i", { class: `swatch s${(i % 6) + 1}` }), name, " "] : []), outputs[i]));
   const moment = element("time", { class: "quiet" });
   const box = element("div", { class: "plot", role: "img" });
-  const figure = element("figure", { class: "card" }, element("figcaption", {}, element("strong", {}, chart.title), moment, element("div", { class: "keys" }, ...keys)), box);
+  const figure = element("figure", { class: chart.title.startsWith("GPU") ? "card gpu" : "card" }, element("figcaption", {}, element("strong", {}, chart.title), moment, element("div", { class: "keys" }, ...keys)), box);
   home.append(figure);
   const made = { chart, box };
   made.show = (index) => {
