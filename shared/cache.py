@@ -107,17 +107,15 @@ def files(snapshot: Path) -> list[Path]:
     return sorted(path for path in snapshot.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def needed_by(settings: Settings, store: Store, repository: str) -> str | None:
-    """What needs this model, in words: it must not be removed. None if nothing does."""
-    if repository == settings.base_model:
-        return "it is this Tandem's base model (TANDEM_BASE_MODEL)"
+def needed(settings: Settings, store: Store) -> dict[str, str]:
+    """The models that must not be removed, and what needs each, in words."""
+    found = {settings.base_model: "it is this Tandem's base model (TANDEM_BASE_MODEL)"}
     for card in registry.adapters(store):
-        if card.base_model == repository:
-            return f"it is the base of the adapter {card.reference}"
+        found.setdefault(card.base_model, f"it is the base of the adapter {card.reference}")
     for run_id, _ in runs.in_state(store, "queued", "running"):
-        if (read_json(store.run(run_id) / "spec.json").get("recipe") or {}).get("base_model") == repository:
-            return f"the run {run_id} trains on it"
-    return None
+        recipe = read_json(store.run(run_id) / "spec.json").get("recipe") or {}
+        found.setdefault(recipe.get("base_model", ""), f"the run {run_id} trains on it")
+    return found
 
 
 def _refs(folder: Path) -> dict[str, str]:

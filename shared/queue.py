@@ -102,9 +102,9 @@ def _check_action(settings: Settings, store: Store, kind: Kind, job: Job) -> Non
         raise JobRefused(f"A job of the kind {kind!r} takes no action; fetch takes one.")
     if not cache.folder_of(settings.hf_home, str(job.repository), job.repository_type).is_dir():
         raise JobRefused(f"{job.repository} is not in the Hugging Face cache, so there is nothing to {job.action}.")
-    needed = cache.needed_by(settings, store, str(job.repository)) if job.repository_type == "model" else None
-    if job.action == "remove" and needed:
-        raise JobRefused(f"{job.repository} stays in the cache: {needed}.")
+    removes = job.action == "remove" and job.repository_type == "model"
+    if removes and (why := cache.needed(settings, store).get(str(job.repository))):
+        raise JobRefused(f"{job.repository} stays in the cache: {why}.")
 
 
 def submit(settings: Settings, app: Celery, kind: Kind, job: Job, cloned_from: str | None = None) -> RunSpec:

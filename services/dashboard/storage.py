@@ -102,9 +102,9 @@ def _cached(settings: Settings, store: Store, jobs: Jobs) -> Iterator[dict[str, 
     going = {
         job["repository"] for _, job, s in jobs if job.get("action") == "remove" and s.state in ("queued", "running")
     }
+    needed = cache.needed(settings, store)
     for found in cache.repositories(settings.hf_home):
-        needed = found.type == "model" and cache.needed_by(settings, store, found.repository)
-        if needed or found.repository in going:
+        if (found.type == "model" and found.repository in needed) or found.repository in going:
             continue
         why = "It is the base of nothing here." if found.type == "model" else "What was imported of it is a copy."
         body = {"kind": "fetch", "action": "remove", "repository": found.repository, "repository_type": found.type}

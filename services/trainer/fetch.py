@@ -74,10 +74,9 @@ def repair(context: Context) -> str:
 def remove(context: Context) -> str:
     """Take the repository out of the cache, all of it in one step."""
     job = context.spec.job
-    if job.repository_type == "model":
-        needed = cache.needed_by(context.settings, context.store, str(job.repository))
-        if needed:
-            raise Refused(f"{job.repository} stays in the cache: {needed}.")
+    needed = cache.needed(context.settings, context.store) if job.repository_type == "model" else {}
+    if why := needed.get(str(job.repository)):  # since it was asked for, something may have begun to need it
+        raise Refused(f"{job.repository} stays in the cache: {why}.")
     found = cache.read(_folder(context))
     with context.store.staging(found.folder.parent) as trash:
         found.folder.rename(trash / found.folder.name)
@@ -152,13 +151,13 @@ def _files(read: Repository) -> str:
 def _told(failure: str) -> Iterator[None]:
     """Turn what the hub or the network refuses into a sentence that begins with `failure`."""
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, httpx.HTTPError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, ValueError) as error:  # ValueError: a bad name, or no answer and no cache
         raise Refused(
-            f"{failure}: {str(error).splitlines()[0]} "
+            f"{failure}: {str(error.__cause__ or error).splitlines()[0].rstrip('.')}. "
             "Check the name, the network, and HF_TOKEN if the repository is gated."
         ) from None
 

@@ -26,10 +26,11 @@ def read_cache(query: Paging) -> dict[str, Any]:
 def views() -> list[dict[str, Any]]:
     """All repositories as the API shows them, by name."""
     fetches, _ = run_view.select(store(), None, "fetch", "", 0, 1000)
-    return [_view(found, fetches) for found in cache.repositories(here().settings.hf_home)]
+    needed = cache.needed(here().settings, store())
+    return [_view(found, fetches, needed) for found in cache.repositories(here().settings.hf_home)]
 
 
-def _view(found: Repository, fetches: list[dict[str, Any]]) -> dict[str, Any]:
+def _view(found: Repository, fetches: list[dict[str, Any]], needed: dict[str, str]) -> dict[str, Any]:
     used = datetime.fromtimestamp(found.last_used, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     last = next((run for run in fetches if run["repository"] == found.repository), None)
     return {
@@ -39,6 +40,6 @@ def _view(found: Repository, fetches: list[dict[str, Any]]) -> dict[str, Any]:
         "last_used": used,
         "revisions": [asdict(revision) for revision in found.revisions],
         "problems": [asdict(broken) for broken in found.broken],
-        "needed_by": cache.needed_by(here().settings, store(), found.repository) if found.type == "model" else None,
+        "needed_by": needed.get(found.repository) if found.type == "model" else None,
         "last_run": {name: last[name] for name in ("id", "action", "state", "result", "ended")} if last else None,
     }
