@@ -82,6 +82,7 @@ def test_a_name_is_text_whatever_is_in_it(page: Page) -> None:
 def test_a_link_signs_in_another_browser_once(page: Page, browser: Browser, site: Site) -> None:
     page.goto("/keys")
     page.get_by_role("button", name="Make a sign-in link").click()
+    expect(page.locator("#linked")).to_be_visible()
     link = page.locator("#linked [data-of=url]").inner_text()
     phone, second = browser.new_context().new_page(), browser.new_context().new_page()
     phone.goto(link)

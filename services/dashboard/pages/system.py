@@ -1,7 +1,6 @@
 """The system: services, GPUs, disk, the Hugging Face cache, versions and settings."""
 
 import platform
-from typing import Any
 
 from flask import Blueprint, render_template, request
 
@@ -82,9 +81,8 @@ def well() -> str:
 
 def _fetching(repository: str) -> str | None:
     """The run that fetches this repository now."""
-    jobs: list[tuple[str, dict[str, Any]]] = [
-        (run_id, read_json(store().run(run_id) / "spec.json")["job"])
-        for run_id, _ in runs.in_state(store(), "queued", "running")
-        if run_id.startswith("fetch-")
-    ]
-    return next((run_id for run_id, job in jobs if job.get("repository") == repository), None)
+    for run_id, _ in runs.in_state(store(), "queued", "running"):
+        job = read_json(store().run(run_id) / "spec.json")["job"]
+        if (job.get("repository"), job.get("action", "fetch")) == (repository, "fetch"):
+            return run_id
+    return None
