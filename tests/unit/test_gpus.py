@@ -2,10 +2,13 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fastapi.testclient import TestClient
 
 from services.dashboard import health, history
+from services.inference.app import create_app
 from shared.gpus import Glance, gpus
 from tests.conftest import wait_for
 
@@ -49,6 +52,15 @@ def test_a_glance_never_waits_for_a_slow_program(nvidia_smi) -> None:
     assert glance.latest() == []
     assert time.monotonic() - began < 0.2
     assert wait_for(glance.latest, 5, "the GPU is seen")[0]["uuid"] == "GPU-1"
+
+
+def test_the_inference_servers_health_carries_its_gpus_and_waits_for_none(nvidia_smi, settings) -> None:
+    nvidia_smi("sleep 0.5; echo '0, GPU-1, Card, 100, 1, 2'")
+    client = TestClient(create_app(settings, None, SimpleNamespace(name="stub"), None, "0"))
+    began = time.monotonic()
+    assert client.get("/health").json()["gpus"] == []
+    assert time.monotonic() - began < 0.4
+    assert wait_for(lambda: client.get("/health").json()["gpus"], 5, "the GPU is seen")[0]["uuid"] == "GPU-1"
 
 
 def test_a_gpu_that_two_services_see_is_one() -> None:

@@ -5,7 +5,7 @@ const home = document.getElementById("charts");
 const seconds = Number(home.dataset.seconds);
 const GIB = 2 ** 30;
 const percent = (n) => `${Math.round(n)} %`;
-const plots = []; // {plot, show, series, values}
+const plots = []; // {plot, show, chart, time, box}
 let shape = ""; // what the charts are made for: another GPU, another set of charts
 
 // What there is to see: title, the columns with their names, how a value is written, the top of the scale.
@@ -15,7 +15,7 @@ function charts(history) {
   const free = Math.max(...history.free.filter((n) => n !== null), 0);
   return [
     ...(gpus.length ? [
-      { title: "GPU memory", top: Math.max(...gpus.map((gpu) => gpu.memory_total ?? 0), GIB), size: true, series: gpus.map((gpu) => ({ name: gpu.label, values: gpu.memory_used, write: of(gpu.memory_total) })) },
+      { title: "GPU memory", top: Math.max(...gpus.map((gpu) => gpu.memory_total ?? Math.max(...gpu.memory_used)), GIB), size: true, series: gpus.map((gpu) => ({ name: gpu.label, values: gpu.memory_used, write: of(gpu.memory_total) })) },
       { title: "GPU use", top: 100, write: percent, series: gpus.map((gpu) => ({ name: gpu.label, values: gpu.use_percent, write: percent })) },
     ] : []),
     { title: "Memory of the machine", top: history.memory_total, size: true, series: [{ name: "", values: history.memory_used, write: of(history.memory_total) }] },
@@ -24,13 +24,15 @@ function charts(history) {
   ];
 }
 
-const last = (values) => values.findLastIndex((value) => value !== null);
 const known = (values) => values.filter((value) => value !== null);
+const now = (values) => known(values.slice(-4)).at(-1) ?? null; // nothing for a while is nothing now
 
 function told({ title, series }) {
-  const parts = series.map(({ name, values, write }) => known(values).length
-    ? `${name ? `${name}: ` : ""}now ${write(values[last(values)])}, at most ${write(Math.max(...known(values)))}`
-    : `${name ? `${name}: ` : ""}nothing noted yet`);
+  const parts = series.map(({ name, values, write }) => {
+    const said = now(values) === null ? "nothing now" : `now ${write(now(values))}`;
+    const most = known(values).length ? `, at most ${write(Math.max(...known(values)))}` : "";
+    return `${name ? `${name}: ` : ""}${said}${most}`;
+  });
   return `${title}. ${parts.join("; ")}.`;
 }
 
@@ -51,13 +53,13 @@ function clock(moment) {
   return new Date(moment * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
-function options(chart, plot, show) {
+function options(chart, plot, range, show) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const unit = chart.size ? GIB : 1;
   return {
     width: plot.clientWidth, height: 130, legend: { show: false }, padding: [8, 8, 0, 0],
     cursor: { sync: { key: "system" }, y: false, points: { size: 6 }, drag: { x: false, y: false } },
-    scales: { x: { time: true }, y: { range: [0, chart.top] } },
+    scales: { x: { time: true }, y: { range } },
     axes: [
       { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map(clock) },
       { ...axis, size: 44, space: 26, incrs: (chart.size ? [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192] : [0.5, 1, 2, 4, 5, 10, 25, 50, 100]).map((n) => n * unit),
@@ -79,25 +81,24 @@ function make(chart, time) {
   made.show = (index) => {
     const { series } = made.chart;
     series.forEach(({ values, write }, i) => {
-      const value = values[index ?? last(values)];
+      const value = index == null ? now(values) : values[index];
       outputs[i].textContent = value == null ? "–" : write(value);
     });
     moment.textContent = index == null ? "" : clock(made.time[index]);
   };
   made.time = time;
-  made.plot = new window.uPlot(options(chart, box, (index) => made.show(index)), [time, ...chart.series.map(({ values }) => values)], box);
+  made.plot = new window.uPlot(options(chart, box, () => [0, made.chart.top], (index) => made.show(index)), [time, ...chart.series.map(({ values }) => values)], box);
   plots.push(made);
-  return made;
 }
 
 function draw(history) {
   const wanted = charts(history);
-  const now = JSON.stringify([history.gpus.map((gpu) => [gpu.uuid, gpu.name, gpu.held_by]), wanted.map(({ top }) => Math.round(top / 10))]);
-  if (now !== shape) {
+  const wants = JSON.stringify(history.gpus.map((gpu) => [gpu.uuid, gpu.name, gpu.held_by]));
+  if (wants !== shape) {
     for (const { plot } of plots.splice(0)) plot.destroy();
     home.replaceChildren(probe);
     for (const chart of wanted) make(chart, history.time);
-    shape = now;
+    shape = wants;
   }
   wanted.forEach((chart, i) => {
     Object.assign(plots[i], { chart, time: history.time });
