@@ -80,7 +80,7 @@ def remove(context: Context) -> str:
     found = cache.read(_folder(context))
     with context.store.staging(found.folder.parent) as trash:
         found.folder.rename(trash / found.folder.name)
-    return f"{found.bytes / 2**20:,.1f} MiB freed"
+    return f"{_size(found.bytes)} freed"
 
 
 def _folder(context: Context) -> Path:
@@ -144,7 +144,11 @@ def _rebuild(context: Context, folder: Path) -> None:
 
 def _files(read: Repository) -> str:
     count = sum(revision.files for revision in read.revisions)
-    return f"{count} file{'s' if count != 1 else ''} ({read.bytes / 2**20:,.1f} MiB)"
+    return f"{count} file{'s' if count != 1 else ''} ({_size(read.bytes)})"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The page Keys: a key is made, used and revoked; a link signs in another browser, once."""
 
+# ruff: noqa: F811
 import re
 import subprocess
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from shared import auth
-from tests.browser.alone import Alone, alone  # noqa: F401
+from tests.browser.alone import Alone, alone  # noqa: F401  # a fixture, used by its name
 from tests.browser.conftest import Site, accessible, fits
 
 
@@ -92,7 +93,7 @@ def test_a_link_signs_in_another_browser_once(page: Page, browser: Browser, site
     second.context.close()
 
 
-def test_without_a_key_the_page_says_what_one_is_for(alone: Alone) -> None:  # noqa: F811
+def test_without_a_key_the_page_says_what_one_is_for(alone: Alone) -> None:
     alone.page.goto("/keys")
     expect(alone.page.get_by_role("heading", name="No key yet")).to_be_visible()
     accessible(alone.page)

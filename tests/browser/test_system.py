@@ -1,5 +1,6 @@
 """The pages under System: what is up, how busy the machine is, what fills the disk, what is broken in the cache."""
 
+# ruff: noqa: F811
 import re
 from collections.abc import Callable
 
@@ -8,11 +9,9 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from shared import runs
 from shared.schemas import Job, now
-from tests.browser.alone import Alone, alone  # noqa: F401
+from tests.browser.alone import Alone, alone  # noqa: F401  # a fixture, used by its name
 from tests.browser.conftest import Site, Troubles, accessible, fits
-from tests.integration.test_fetch import do
-from tests.integration.test_fetch import hub as hub
-from tests.unit.test_cache import Cached
+from tests.hub import Cached, serving, work
 
 PAGES = ("/system", "/system/disk", "/system/cache", "/system/settings")
 
@@ -48,7 +47,7 @@ def test_a_dead_service_is_named_with_what_to_do(page: Page, site: Site) -> None
     expect(page.get_by_text("all up", exact=True)).to_be_visible()
 
 
-def test_a_base_model_that_is_not_there_is_offered_to_be_fetched(alone: Alone) -> None:  # noqa: F811
+def test_a_base_model_that_is_not_there_is_offered_to_be_fetched(alone: Alone) -> None:
     alone.page.goto("/system")
     expect(alone.page.get_by_text("is not in the Hugging Face cache")).to_be_visible()
     alone.page.get_by_role("button", name="Fetch it").click()
@@ -106,7 +105,7 @@ def test_each_gpu_has_its_line_and_its_value_under_the_pointer(page: Page) -> No
 # ---- the disk
 
 
-def test_checkpoints_are_deleted_and_the_run_still_opens(alone: Alone) -> None:  # noqa: F811
+def test_checkpoints_are_deleted_and_the_run_still_opens(alone: Alone) -> None:
     page, run = alone.page, done(alone.store, "train-1")
     page.goto("/system/disk")
     expect(page.get_by_role("listitem").filter(has_text="Checkpoints of runs")).to_contain_text("3.0 MiB")
@@ -127,7 +126,7 @@ def test_checkpoints_are_deleted_and_the_run_still_opens(alone: Alone) -> None: 
 
 
 def test_all_are_selected_and_deleted_also_what_another_tab_has_deleted(
-    alone: Alone,  # noqa: F811
+    alone: Alone,
     troubles: Troubles,
 ) -> None:
     page = alone.page
@@ -152,10 +151,11 @@ def test_all_are_selected_and_deleted_also_what_another_tab_has_deleted(
 # ---- the cache
 
 
-def test_a_broken_file_is_found_repaired_and_gone(alone: Alone, hub: str, cached: Cached) -> None:  # noqa: F811
-    page = alone.page
+def test_a_broken_file_is_found_repaired_and_gone(alone: Alone) -> None:
+    page, cached = alone.page, Cached(alone.settings.hf_home)
     blob = cached.blob("model-2.safetensors")
-    blob.write_bytes(blob.read_bytes()[:-3])
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:-3])
     page.goto("/system/cache")
     item = page.get_by_role("article", name="someone/something")
     expect(item).to_contain_text("1 problem.")
@@ -163,10 +163,13 @@ def test_a_broken_file_is_found_repaired_and_gone(alone: Alone, hub: str, cached
     accessible(page)
     item.get_by_role("button", name="Repair").click()
     expect(item.get_by_role("link", name="Repair queued")).to_be_visible()
-    assert do(alone.settings, "repair", hub)[0] == 0  # what a trainer would do
-    runs.finish(alone.store, runs.ids(alone.store)[-1], "succeeded", result="1 repaired")
-    runs.finish(alone.store, runs.ids(alone.store)[0], "succeeded", result="1 repaired")
-    page.reload()
+    (run,) = runs.ids(alone.store)
+    blob.write_bytes(whole)
+    with serving(cached) as hub:
+        blob.write_bytes(whole[:-3])
+        code, _, result = work(alone.settings, run, hub)
+    assert (code, result) == (0, "1 repaired")
+    runs.finish(alone.store, run, "succeeded", result=result)
     expect(item).to_contain_text("1 repaired")
     expect(item.get_by_text("problem")).to_have_count(0)
     item.get_by_role("button", name="Remove").click()
@@ -175,9 +178,21 @@ def test_a_broken_file_is_found_repaired_and_gone(alone: Alone, hub: str, cached
     expect(item.get_by_role("link", name="Removal queued")).to_be_visible()
 
 
-@pytest.fixture
-def cached(alone: Alone) -> Cached:  # noqa: F811
-    return Cached(alone.settings.hf_home)
+def test_what_a_check_found_is_shown_until_it_is_repaired(alone: Alone) -> None:
+    cached = Cached(alone.settings.hf_home)
+    blob = cached.blob("config.json")
+    blob.write_bytes(b"[]")
+    alone.page.goto("/system/cache")
+    item = alone.page.get_by_role("article", name="someone/something")
+    expect(item.get_by_role("button", name="Repair")).to_have_count(0)
+    item.get_by_role("button", name="Check").click()
+    expect(item.get_by_role("link", name="Check queued")).to_be_visible()
+    (run,) = runs.ids(alone.store)
+    _, (warning,), result = work(alone.settings, run)
+    runs.finish(alone.store, run, "succeeded", result=result)
+    expect(item.get_by_text("The last check found 1 broken.")).to_be_visible()
+    expect(item.get_by_text(warning)).to_be_visible()
+    expect(item.get_by_role("button", name="Repair")).to_be_visible()
 
 
 def test_the_base_model_is_checked_and_cannot_be_removed(page: Page, site: Site) -> None:
@@ -189,7 +204,7 @@ def test_the_base_model_is_checked_and_cannot_be_removed(page: Page, site: Site)
     expect(item).to_contain_text(re.compile(r"nothing broken in \d+ files"), timeout=60_000)
 
 
-def test_an_empty_cache_offers_the_base_model_and_a_bad_name_is_refused(alone: Alone) -> None:  # noqa: F811
+def test_an_empty_cache_offers_the_base_model_and_a_bad_name_is_refused(alone: Alone) -> None:
     page = alone.page
     page.goto("/system/cache")
     expect(page.get_by_role("heading", name="The cache is empty")).to_be_visible()
@@ -239,7 +254,7 @@ def test_the_pages_are_accessible_and_fit_a_phone(
     accessible(narrow)
 
 
-def test_everything_is_reached_by_keyboard(alone: Alone) -> None:  # noqa: F811
+def test_everything_is_reached_by_keyboard(alone: Alone) -> None:
     page = alone.page
     done(alone.store, "train-1")
     page.goto("/system/disk")

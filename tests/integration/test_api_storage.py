@@ -12,8 +12,8 @@ from shared import runs
 from shared.schemas import Job
 from shared.settings import Settings
 from shared.store import read_json, write_json
+from tests.hub import Cached
 from tests.integration.api import Api
-from tests.unit.test_cache import Cached
 
 
 @pytest.fixture
@@ -199,7 +199,12 @@ def test_the_cache_is_listed_with_its_problems(own_cache: Api) -> None:
     assert [problem["file"] for problem in item["problems"]] == ["model-1.safetensors"]
     own_cache("POST", "/api/runs", 201, json={"kind": "fetch", "action": "check", "repository": "someone/something"})
     (item,) = own_cache("GET", "/api/cache", 200).json["items"]
-    assert (item["last_run"]["action"], item["last_run"]["state"]) == ("check", "queued")
+    run = item["last_run"]
+    assert (run["action"], run["state"], run["found"]) == ("check", "queued", [])
+    runs.append_event(own_cache.store, run["id"], "warning", text="config.json is not what it was.")
+    runs.finish(own_cache.store, run["id"], "succeeded", result="1 broken in 4 files")
+    (item,) = own_cache("GET", "/api/cache", 200).json["items"]
+    assert item["last_run"]["found"] == ["config.json is not what it was."]
 
 
 @pytest.mark.parametrize(

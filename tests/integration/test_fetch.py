@@ -2,24 +2,18 @@
 
 import hashlib
 import os
-import subprocess
-import sys
-import threading
+import shutil
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from shared import queue, runs
+from services.trainer import tiny
+from shared import cache, queue, runs
 from shared.schemas import Job
 from shared.settings import Settings
 from shared.store import Store
-from tests.conftest import ROOT, environment
-from tests.unit.test_cache import COMMIT, Cached
-
-REPOSITORY = "someone/something"
-NOWHERE = "http://127.0.0.1:1"
+from tests.hub import REPOSITORY, Cached, do, serving, work
 
 
 @pytest.fixture
@@ -34,49 +28,8 @@ def cached(own: Settings) -> Cached:
 
 @pytest.fixture
 def hub(cached: Cached) -> Iterator[str]:
-    """The address of a hub that has every file of `cached` as it is now, whatever becomes of the cache."""
-    contents = {path.name: (path.read_bytes(), path.resolve().name) for path in cached.snapshot.iterdir()}
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            content, etag = contents.get(self.path.rpartition("/")[2], (None, ""))
-            self.send_response(200 if content is not None else 404)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{etag}"')
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            self.do_HEAD()
-            self.wfile.write(contents.get(self.path.rpartition("/")[2], (b"", ""))[0])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def do(own: Settings, action: str, hub: str = NOWHERE) -> tuple[int, list[str], str]:
-    """(exit code, warnings, result or reason) of the run's child process."""
-    store = Store(own.data)
-    job, _ = queue.prepare(own, store, "fetch", Job(repository=REPOSITORY, action=action))
-    spec = runs.create(store, runs.new_id("fetch"), "fetch", job)
-    done = subprocess.run(
-        [sys.executable, "-m", "services.trainer.fetch", spec.id],
-        cwd=ROOT,
-        env={**environment(own), "HF_ENDPOINT": hub},
-        capture_output=True,
-        timeout=120,
-    )
-    events = list(runs.all_events(store, spec.id))
-    print(done.stdout.decode(), done.stderr.decode())
-    warnings = [event["text"] for event in events if event["type"] == "warning"]
-    last = next(event for event in reversed(events) if event["type"] in ("published", "error"))
-    return done.returncode, warnings, last.get("name") or last["reason"]
+    with serving(cached) as url:
+        yield url
 
 
 def flip(blob: Path) -> bytes:
@@ -138,20 +91,13 @@ def test_a_removal_is_refused_when_something_has_begun_to_need_it(own: Settings,
     job, _ = queue.prepare(own, store, "fetch", Job(repository=REPOSITORY, action="remove"))
     spec = runs.create(store, "fetch-1", "fetch", job)
     needing = own.model_copy(update={"base_model": REPOSITORY})
-    command = [sys.executable, "-m", "services.trainer.fetch", spec.id]
-    done = subprocess.run(command, cwd=ROOT, env=environment(needing), capture_output=True, timeout=120)
-    assert done.returncode != 0 and cached.snapshot.exists()
-    assert "TANDEM_BASE_MODEL" in next(runs.all_events(store, spec.id, "error"))["reason"]
+    code, _, reason = work(needing, spec.id)
+    assert code != 0 and "TANDEM_BASE_MODEL" in reason and cached.snapshot.exists()
 
 
 @pytest.mark.slow
 def test_the_tiny_base_is_built_anew_as_no_hub_has_it(own: Settings, hf_home: Path) -> None:
     """The cache's own tiny base is copied, its weights cut off, and built again where it stood."""
-    import shutil
-
-    from services.trainer import tiny
-    from shared import cache
-
     folder = cache.folder_of(own.hf_home, tiny.REPO_ID, "model")
     shutil.copytree(cache.folder_of(hf_home, tiny.REPO_ID, "model"), folder, symlinks=True)
     weights = next(folder.glob("snapshots/*/model.safetensors")).resolve()
@@ -159,7 +105,5 @@ def test_the_tiny_base_is_built_anew_as_no_hub_has_it(own: Settings, hf_home: Pa
     assert cache.read(folder).broken
     store = Store(own.data)
     spec = runs.create(store, "fetch-1", "fetch", Job(repository=tiny.REPO_ID, action="repair"))
-    command = [sys.executable, "-m", "services.trainer.fetch", spec.id]
-    done = subprocess.run(command, cwd=ROOT, env=environment(own), capture_output=True, timeout=280)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert work(own, spec.id)[::2] == (0, "built again")
     assert cache.read(folder).broken == [] and not list(folder.parent.glob(".staging-*"))

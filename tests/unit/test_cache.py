@@ -1,7 +1,5 @@
 """The Hugging Face cache on the disk: what is found broken, quickly and thoroughly, on small caches made for it."""
 
-import hashlib
-import json
 import os
 import struct
 import time
@@ -11,45 +9,7 @@ import pytest
 
 from shared import cache
 from shared.store import Store
-
-COMMIT = "a" * 40
-
-
-def safetensors(values: bytes) -> bytes:
-    header = json.dumps({"w": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}).encode()
-    return struct.pack("<Q", len(header)) + header + values
-
-
-class Cached:
-    """A repository in a cache: blobs named by their hash, as the hub names them, and a snapshot of links to them."""
-
-    def __init__(self, hf_home: Path, repository: str = "someone/something", type_: str = "model") -> None:
-        self.folder = cache.folder_of(hf_home, repository, type_)
-        self.snapshot = self.folder / "snapshots" / COMMIT
-        for folder in (self.snapshot, self.folder / "blobs", self.folder / "refs"):
-            folder.mkdir(parents=True)
-        (self.folder / "refs" / "main").write_text(COMMIT)
-        self.add("config.json", b"{}", large=False)
-        self.add("model-1.safetensors", safetensors(b"first"))
-        self.add("model-2.safetensors", safetensors(b"second"))
-        parts = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
-        self.add("model.safetensors.index.json", json.dumps({"weight_map": parts}).encode(), large=False)
-
-    def add(self, name: str, content: bytes, large: bool = True) -> Path:
-        git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        blob = self.folder / "blobs" / (hashlib.sha256(content).hexdigest() if large else git)
-        blob.write_bytes(content)
-        (self.snapshot / name).symlink_to(os.path.relpath(blob, self.snapshot))
-        return blob
-
-    def blob(self, name: str) -> Path:
-        return (self.snapshot / name).resolve()
-
-    def broken(self) -> list[str]:
-        return [f"{found.file} {found.problem}" for found in cache.read(self.folder).broken]
-
-    def hashed(self) -> list[str]:
-        return [found.file for found in cache.thorough(self.snapshot, lambda _: None)]
+from tests.hub import COMMIT, Cached
 
 
 @pytest.fixture

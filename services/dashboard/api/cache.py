@@ -7,11 +7,11 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from services.dashboard import run_view
-from services.dashboard.api.models import CachePage
+from services.dashboard.api.machine import CachePage
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
-from shared import cache
+from shared import cache, runs
 from shared.cache import Repository
 
 api = APIBlueprint("cache", __name__, url_prefix="/api/cache")
@@ -41,5 +41,11 @@ def _view(found: Repository, fetches: list[dict[str, Any]], needed: dict[str, st
         "revisions": [asdict(revision) for revision in found.revisions],
         "problems": [asdict(broken) for broken in found.broken],
         "needed_by": needed.get(found.repository) if found.type == "model" else None,
-        "last_run": {name: last[name] for name in ("id", "action", "state", "result", "ended")} if last else None,
+        "last_run": _run(last) if last else None,
     }
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    checked = run["action"] == "check" and run["state"] == "succeeded"
+    found = [event["text"] for event in runs.all_events(store(), run["id"], "warning")] if checked else []
+    return {**{name: run[name] for name in ("id", "action", "state", "result", "ended")}, "found": found}

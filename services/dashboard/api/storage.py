@@ -7,7 +7,7 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from services.dashboard import health, intake, storage
-from services.dashboard.api.models import Storage
+from services.dashboard.api.machine import Storage
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
 

@@ -10,7 +10,8 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import health, history
-from services.dashboard.api.models import History, System
+from services.dashboard.api.machine import History
+from services.dashboard.api.models import System
 from services.dashboard.context import here
 from services.dashboard.errors import problem
 from services.dashboard.watch import memory
