@@ -64,7 +64,7 @@ def test_a_base_model_that_is_not_there_is_offered_to_be_fetched(alone: Alone) -
 
 def test_a_machine_without_a_gpu_shows_the_rest_and_says_so(page: Page) -> None:
     page.goto("/system")
-    expect(page.get_by_text("No service here sees a GPU.")).to_be_visible()
+    expect(page.get_by_text("No service that is up sees a GPU.")).to_be_visible()
     memory = page.get_by_role("img", name=re.compile(r"Memory of the machine. now [\d.]+ GiB of [\d.]+ GiB, at most"))
     expect(memory).to_be_visible()
     assert page.locator("#charts figure").count() == 3
