@@ -177,7 +177,7 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
     api = Api(settings.model_copy(update={"inference_url": url, "llama_url": f"{url}/llama"}))
     api.run("train-1")
     worker = api.store.workers() / "trainer-box.json"
-    gpu = {"index": 0, "name": "card"}
+    gpu = {"index": 0, "name": "card", "uuid": "GPU-1"}
     write_json(worker, {"host": "box", "pid": 1, "since": "2026-01-01T00:00:00Z", "gpus": [gpu], "busy": "train-1"})
     body = api("GET", "/api/system", 200).json
     assert {name: service["state"] for name, service in body["services"].items()} == {
@@ -188,7 +188,7 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
         "llama": "starting",
     }
     assert body["queue"] == {"waiting": 0, "queued": 1, "running": 0}
-    assert body["gpus"] == [gpu]
+    assert body["gpus"] == [{**gpu, "held_by": ["trainer"]}]
     assert body["base_model_cached"] is True
     assert body["disk"]["by_kind"]["runs"] > 0
     long_ago = time.time() - 60

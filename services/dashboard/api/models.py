@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, computed_field
 
 from shared.datasets import Card
-from shared.schemas import AdapterCard, ExportCard, Kind, Policy, RunSpec, State
+from shared.schemas import Action, AdapterCard, ExportCard, Kind, Policy, RunSpec, State
 
 ProblemType = Literal[
     "not_found", "bad_request", "conflict", "refused", "too_large", "queue_unreachable", "unauthorized", "internal"
@@ -48,7 +48,7 @@ class Disk(BaseModel):
     total: int
     free: int
     by_kind: dict[str, int] = Field(
-        description="bytes of data sets, runs, adapters, exports and the Hugging Face cache"
+        description="bytes of data sets, runs, their checkpoints, adapters, exports, chats and the Hugging Face cache"
     )
 
 
@@ -93,6 +93,11 @@ class Key(BaseModel):
 
 class NewKey(Key):
     key: str = Field(description="the key itself, shown this once")
+
+
+class SignInLink(BaseModel):
+    url: str = Field(description="opens a session in the browser that follows it first")
+    hours: int = Field(description="how long it can be used")
 
 
 class KeyPage(Page):
@@ -177,6 +182,7 @@ class RunItem(BaseModel):
     adapter: str | None
     encoding: str | None
     repository: str | None
+    action: Action | None = Field(description="of a fetch: what was to be done with the repository")
     state: State
     step: int
     steps: int | None
