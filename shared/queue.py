@@ -1,5 +1,6 @@
 """The queue: Celery's settings, each with its reason, the names of the tasks, and how a job is submitted."""
 
+import json
 from typing import Any
 
 import redis
@@ -124,10 +125,59 @@ def task_id(run_id: str, attempt: int) -> str:
     return run_id if attempt == 1 else f"{run_id}.{attempt}"
 
 
+def order(settings: Settings, store: Store) -> list[str]:
+    """The queued runs in the order in which they will start. Those whose message is lost come last: they are sent again."""
+    queued = [run_id for run_id, _ in reversed(runs.in_state(store, "queued"))]
+    try:
+        with _client(settings) as client:
+            sent = [_run_of(raw) for raw in reversed(client.lrange(settings.queue, 0, -1))]
+    except redis.RedisError:
+        sent = []
+    place = {run_id: number for number, run_id in enumerate(sent)}
+    return sorted(queued, key=lambda run_id: place.get(run_id, len(sent)))
+
+
+def move(settings: Settings, store: Store, run_id: str, to: int) -> None:
+    """Put a queued run at place `to` of the queue, 1 being the next to start.
+
+    Raises RunConflict when its message waits no longer, QueueUnreachable when Redis does not answer."""
+    try:
+        with _client(settings) as client:
+            client.transaction(lambda pipe: _reorder(pipe, settings.queue, run_id, to), settings.queue)
+    except redis.RedisError as error:
+        raise QueueUnreachable(f"The queue does not answer ({error}), so nothing was moved.", run_id) from error
+
+
+def _reorder(pipe: Any, queue: str, run_id: str, to: int) -> None:
+    messages = pipe.lrange(queue, 0, -1)[::-1]  # the next to start is the last of the list
+    mine = [raw for raw in messages if _run_of(raw) == run_id]
+    if not mine:
+        raise runs.RunConflict(
+            f"Run {run_id} does not wait any more: it has started, or its message is being sent again."
+        )
+    others = [raw for raw in messages if raw not in mine]
+    others[max(to - 1, 0) : max(to - 1, 0)] = mine
+    pipe.multi()
+    pipe.delete(queue)
+    pipe.rpush(queue, *others[::-1])
+
+
+def _run_of(raw: bytes) -> str | None:
+    """The run that a message of the broker is about: its task's id, without the attempt."""
+    try:
+        return str(json.loads(raw)["headers"]["id"]).partition(".")[0]
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _client(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2)
+
+
 def waiting(settings: Settings) -> int | None:
     """How many messages wait in Redis; None if it does not answer."""
     try:
-        with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2) as client:
+        with _client(settings) as client:
             return int(client.llen(settings.queue))
     except redis.RedisError:
         return None

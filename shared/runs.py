@@ -143,7 +143,8 @@ def finish(store: Store, run_id: str, state: State, reason: str | None = None, r
 
 def requeue(store: Store, run_id: str) -> int:
     """Queue a run that ended unfinished, or whose worker died, for another attempt; return the attempt's number."""
-    (store.run(run_id) / "cancel").unlink(missing_ok=True)
+    for asked in ("cancel", "stop"):
+        (store.run(run_id) / asked).unlink(missing_ok=True)
     update(store, run_id, state="queued", reason=None, ended=None, queued=now())
     return attempts(store, run_id) + 1
 
@@ -166,6 +167,20 @@ def request_cancel(store: Store, run_id: str) -> None:
 
 def cancel_requested(store: Store, run_id: str) -> bool:
     return (store.run(run_id) / "cancel").exists()
+
+
+def request_stop(store: Store, run_id: str) -> None:
+    """Ask a training run to end early and publish the best that it has. Raises RunConflict if it cannot."""
+    spec, state = read_spec(store, run_id), read_status(store, run_id).state
+    if spec.kind != "train":
+        raise RunConflict(f"Run {run_id} is of the kind {spec.kind!r}; only training can be stopped early. Cancel it.")
+    if state != "running":
+        raise RunConflict(f"Run {run_id} is {state}; only a running one can be stopped early.")
+    (store.run(run_id) / "stop").touch()
+
+
+def stop_requested(store: Store, run_id: str) -> bool:
+    return (store.run(run_id) / "stop").exists()
 
 
 # ---- events: one line each, append only

@@ -143,7 +143,7 @@ class Status(Strict):
     """`status.json`: how a run stands."""
 
     state: State = "queued"
-    reason: str | None = Field(None, description="why it failed or was cancelled")
+    reason: str | None = Field(None, description="why it failed, was cancelled or ended early")
     attempt: int = 0
     step: int = 0
     steps: int | None = None

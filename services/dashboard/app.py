@@ -11,7 +11,7 @@ from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
 from services.dashboard import auth, errors, filters, intake, log, pages
-from services.dashboard.api import adapters, aliases, exports, keys, recipes, rows, sse, system
+from services.dashboard.api import adapters, aliases, exports, keys, queue, recipes, rows, sse, system
 from services.dashboard.api.models import Problem
 from services.dashboard.context import NAME, Context
 from services.dashboard.watch import Watch
@@ -56,7 +56,7 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         MAX_CONTENT_LENGTH=BODY_LIMIT,
         TEMPLATES_AUTO_RELOAD=False,
     )
-    for part in (rows, sse, adapters, exports, aliases, keys, recipes, system):
+    for part in (rows, sse, queue, adapters, exports, aliases, keys, recipes, system):
         app.register_api(part.api)
     app.register_blueprint(auth.blueprint)
     for blueprint in pages.BLUEPRINTS:

@@ -68,6 +68,7 @@ def detail(store: Store, run_id: str) -> dict[str, Any]:
         "cloned_from": spec.cloned_from,
         "attempts": list(_attempts(store.run(run_id) / "attempts")),
         "cancel_requested": runs.cancel_requested(store, run_id),
+        "stop_requested": runs.stop_requested(store, run_id),
         "checkpoints": list(_checkpoints(store.run(run_id) / "checkpoints")),
         "warnings": warnings,
         **told,

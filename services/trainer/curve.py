@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ class Curve(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.context.stopping:
             control.should_save = control.should_training_stop = True
+        elif runs.stop_requested(self.context.store, self.context.spec.id):
+            control.should_evaluate = control.should_save = True
+            self._stop(control, f"Asked to at step {state.global_step} of {state.max_steps}.")
 
     def on_log(
         self,
@@ -153,9 +157,15 @@ def seal(checkpoint: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all there at their full size; truncated and unsealed ones are passed over."""
+    """The newest whole checkpoint."""
+    return next(whole_checkpoints(folder), None)
+
+
+def whole_checkpoints(folder: Path) -> Iterator[Path]:
+    """The checkpoints whose files are all there at their full size, the newest first; truncated and unsealed ones are
+    passed over."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in found if _whole(path)), None)
+    return (path for path in found if _whole(path))
 
 
 def _whole(checkpoint: Path) -> bool:

@@ -104,8 +104,8 @@ def record(settings: Settings, store: Store, run_id: str, attempt: int, code: in
     events = own[start_of_attempt:]
     stopped = code in (exits.STOPPED, -signal.SIGTERM)  # a child that is still importing ends by the signal itself
     if code == exits.OK:
-        result = next((e["name"] for e in reversed(events) if e["type"] == "published"), None)
-        runs.finish(store, run_id, "succeeded", result=result)
+        published = next((e for e in reversed(events) if e["type"] == "published"), {})
+        runs.finish(store, run_id, "succeeded", published.get("reason"), published.get("name"))
     elif stopped and STOPPING.is_set() and not runs.cancel_requested(store, run_id):
         runs.append_event(
             store, run_id, "status", state="queued", reason="The worker was stopped; the next one goes on."

@@ -6,6 +6,7 @@ python -m services.trainer.train RUN_ID
 import services.trainer.unsloth_first  # noqa: F401, I001
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -18,10 +19,10 @@ from trl import SFTConfig, SFTTrainer
 
 from services.trainer import proof
 from services.trainer.child import Context, Refused, Stopped, main
-from services.trainer.curve import Curve, last_whole_checkpoint
+from services.trainer.curve import Curve, last_whole_checkpoint, whole_checkpoints
 from services.trainer.data import render
 from services.trainer.model import attach_lora, load_base, trainable
-from shared import hub, registry, runs
+from shared import estimate, hub, registry, runs
 from shared.schemas import AdapterCard, Recipe
 
 
@@ -61,6 +62,8 @@ def train(context: Context) -> None:
         raise Stopped
     if len(validation_set) and (recipe.keep_best or curve.validated_at != trainer.state.global_step):
         trainer.evaluate()
+    if runs.stop_requested(context.store, context.spec.id):
+        take_best(context, model, trainer, curve)
     validation_loss = curve.validation_loss
 
     context.log("Proving that the adapter is applied and that answers moved.")
@@ -69,7 +72,28 @@ def train(context: Context) -> None:
     context.event("proof", **measured)
 
     card = publish(context, recipe, model, folder, trainer, validation_loss, measured)
-    context.event("published", name=card.reference, seconds=round(time.monotonic() - began, 1))
+    early = f"Stopped early. {curve.stopped_because}" if curve.stopped_because else None
+    context.event("published", name=card.reference, seconds=round(time.monotonic() - began, 1), reason=early)
+
+
+def take_best(context: Context, model: Any, trainer: SFTTrainer, curve: Curve) -> None:
+    """Go back to the checkpoint with the lowest validation loss if an earlier one than the last has it."""
+    losses = {
+        e["step"]: e["validation_loss"]
+        for e in runs.all_events(context.store, context.spec.id, "metric")
+        if "validation_loss" in e
+    }
+    whole = {int(path.name.rpartition("-")[2]): path for path in whole_checkpoints(context.folder / "checkpoints")}
+    kept = [step for step in losses if step in whole and step <= trainer.state.global_step]
+    best = min(kept, key=lambda step: losses[step], default=None)
+    if best is None or losses[best] >= (curve.validation_loss or math.inf):
+        return
+    model.load_adapter(str(whole[best]), model.active_adapter, is_trainable=True)
+    curve.validation_loss = losses[best]
+    curve.stopped_because = (
+        f"{curve.stopped_because} Took the checkpoint of step {best}, whose validation loss is the lowest."
+    )
+    context.log(f"Went back to the checkpoint of step {best}: its validation loss {losses[best]:.3f} is the lowest.")
 
 
 def build_trainer(
@@ -82,9 +106,8 @@ def build_trainer(
     curve: Curve,
 ) -> SFTTrainer:
     """TRL's trainer over the rendered examples, with the recipe's values in its words."""
-    per_epoch = max(1, len(train_set) // (recipe.batch_size * recipe.accumulation))
-    steps = recipe.steps or max(1, round(per_epoch * recipe.epochs))
-    evaluate = recipe.evaluate_every if len(validation_set) else None
+    steps = estimate.steps(recipe, len(train_set))
+    validate_every = recipe.evaluate_every if len(validation_set) else None
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(
         context.folder / "tensorboard"
     )  # transformers 5 takes it from here alone
@@ -112,13 +135,13 @@ def build_trainer(
         logging_steps=recipe.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=evaluate,
+        eval_strategy="steps" if validate_every else "no",
+        eval_steps=validate_every,
         save_strategy="steps",
         save_steps=recipe.save_every or max(1, steps // 4),
         save_total_limit=recipe.keep_checkpoints,
-        load_best_model_at_end=recipe.keep_best and bool(evaluate),
-        metric_for_best_model="eval_loss" if recipe.keep_best and evaluate else None,
+        load_best_model_at_end=recipe.keep_best and bool(validate_every),
+        metric_for_best_model="eval_loss" if recipe.keep_best and validate_every else None,
         greater_is_better=False,
         prediction_loss_only=True,
         report_to=recipe.report_to or [],

@@ -41,6 +41,8 @@ BODIES = {
     "/api/datasets/mix": {"reasoning": "chats", "direct": "direct", "name": "both"},
     "/api/runs": {"kind": "train", "dataset": "chats", "recipe": "tiny"},
     "/api/runs/{run_id}/clone": {},
+    "/api/runs/estimate": {"kind": "train", "dataset": "chats", "recipe": "tiny"},
+    "/api/queue/{run_id}/move": {"to": 1},
     "/api/aliases/{alias}": {"target": "chats@v1"},
     "/api/keys": {"name": "contract"},
 }
@@ -52,6 +54,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
     return {
         "datasets": {"ref": "chats"},
         "runs": {"run_id": "train-1"},
+        "queue": {"run_id": "train-1"},
         "adapters": {"ref": "chats@v1"},
         "keys": {"key_id": key},
         "exports": {"file": "chats-v1-MXFP4.gguf"},

@@ -67,6 +67,19 @@ def test_a_run_trains_proves_and_publishes(
     assert AsyncResult(run_id, app=celery).get(timeout=10) == "house@v1"
 
 
+def test_a_run_stopped_early_publishes_the_best_that_it_has(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop, steps=500, save_every=4, evaluate_every=4, keep_checkpoints=100)
+    wait_for(lambda: at_step(store, run_id, 9), 90, "step 9")
+    runs.append_event(store, run_id, "metric", step=4, validation_loss=0.0001)  # as if it had been best then
+    runs.request_stop(store, run_id)
+    status = ended(store, run_id)
+    assert status.state == "succeeded" and status.result == "house@v1"
+    assert "Stopped early. Asked to at step" in status.reason and "checkpoint of step 4" in status.reason
+    assert status.step < 500 and registry.adapter_card(store, "house@v1").validation_loss == 0.0001
+
+
 def test_a_killed_worker_is_resumed_and_the_run_finishes_once(
     settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
 ) -> None:

@@ -182,6 +182,14 @@ class RunPage(Page):
     items: list[RunItem]
 
 
+class QueuedRun(RunItem):
+    position: int = Field(description="1 starts next")
+
+
+class QueuePage(Page):
+    items: list[QueuedRun]
+
+
 class Attempt(BaseModel):
     attempt: int
     worker: str | None
@@ -199,6 +207,7 @@ class Run(RunItem):
     cloned_from: str | None
     attempts: list[Attempt]
     cancel_requested: bool
+    stop_requested: bool
     checkpoints: list[Checkpoint]
     warnings: list[dict[str, Any]]
     data: dict[str, Any] | None

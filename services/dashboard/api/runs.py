@@ -10,7 +10,9 @@ from services.dashboard.api.models import Events, Log, Metrics, Run, RunPage
 from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
+from services.dashboard.watch import memory
 from shared import queue, runs
+from shared.estimate import Estimate, estimate
 from shared.schemas import ENDED, Job, Kind, State, Strict
 from shared.store import NotFound
 
@@ -64,6 +66,20 @@ def create_run(body: JobBody) -> tuple[dict[str, Any], int]:
     return _submit(body.kind, job), 201
 
 
+@api.post("/estimate", responses={200: Estimate, **problem(400, 404, 413)})
+def estimate_run(body: JobBody) -> dict[str, Any]:
+    """What a training run would take: steps, time and memory. Refused with the reason for which it would be refused."""
+    if body.kind != "train":
+        raise Refusal(400, "bad_request", f"Only training is estimated, and this is of the kind {body.kind!r}.")
+    job, recipe = queue.prepare(
+        here().settings, store(), "train", Job.model_validate(body.model_dump(exclude={"kind"}))
+    )
+    assert recipe is not None
+    gpu = max((gpu["memory_total"] for gpu in here().watch.latest().gpus), default=None)
+    found = estimate(here().settings, store(), job, recipe, gpu).model_dump()
+    return {**found, "memory_available": gpu or memory()[1]}
+
+
 @api.get("/<run_id>", responses={200: Run, **problem(400, 404)})
 def read_run(path: RunPath) -> dict[str, Any]:
     """All that is known of a run."""
@@ -74,6 +90,13 @@ def read_run(path: RunPath) -> dict[str, Any]:
 def cancel(path: RunPath) -> dict[str, Any]:
     """Ask a queued or running run to stop after its current step; it keeps a checkpoint."""
     runs.request_cancel(store(), path.run_id)
+    return run_view.detail(store(), path.run_id)
+
+
+@api.post("/<run_id>/stop", responses={200: Run, **problem(400, 404, 409)})
+def stop(path: RunPath) -> dict[str, Any]:
+    """Ask a training run to end after its current step and to publish the best that it has."""
+    runs.request_stop(store(), path.run_id)
     return run_view.detail(store(), path.run_id)
 
 
