@@ -40,7 +40,7 @@ def verdict(run: dict[str, Any], story: Told) -> Verdict:
             return _done(run, story)
     if run["cancel_requested"]:
         return Verdict("busy", "Stopping", "It finishes its step and writes a checkpoint, then it is cancelled.")
-    if run.get("stop_requested"):
+    if run["stop_requested"]:
         return Verdict("busy", "Stopping early", "It finishes its step, validates, and publishes the best it has.")
     if run["kind"] != "train" or not story.points:
         stage = story.last.get("log", {}).get("text") or "The process starts."
@@ -143,10 +143,16 @@ def troubles(run: dict[str, Any], story: Told) -> list[dict[str, str]]:
 
 def left(run: dict[str, Any], story: Told) -> str:
     """The time that is left of a running run, in words."""
+    seconds = seconds_left(run, story)
+    return "–" if seconds is None else f"about {span(seconds)}"
+
+
+def seconds_left(run: dict[str, Any], story: Told) -> float | None:
+    """Seconds until the last step of a running run; None if nothing tells them."""
     seconds, steps = story.step_seconds, run["steps"]
     if run["state"] != "running" or seconds is None or not steps:
-        return "–"
-    return f"about {span(max(0.0, seconds * (steps - story.paces[-1][1])))}"
+        return None
+    return max(0.0, seconds * (steps - story.paces[-1][1]))
 
 
 _FLAT = (

@@ -46,7 +46,9 @@ def new() -> str:
     recipe = request.args.get("recipe") or job.get("recipe") or default_recipe()
     cards = registry.datasets(store())
     wanted = request.args.get("dataset") or job.get("dataset") or ""
-    chosen = next((c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards and not wanted else None)
+    chosen = next(
+        (c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards and not wanted else None
+    )
     return render_template(
         "runs/new.html",
         datasets=cards,

@@ -1,5 +1,6 @@
 """Runs: the list, one run as it happens, and several laid over each other. `new_run` asks for one."""
 
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,9 @@ from services.dashboard import run_view, verdict
 from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import store
 from services.dashboard.listing import listing
-from services.dashboard.pages.queue import waiting
+from services.dashboard.pages import queue
 from services.dashboard.told import told
-from shared import recipes, runs
+from shared import recipes
 from shared.queue import KINDS
 from shared.schemas import ENDED
 from shared.store import NotFound
@@ -25,7 +26,7 @@ blueprint = Blueprint("run_pages", __name__, url_prefix="/runs")
 @blueprint.get("")
 def list_() -> str:
     """All runs, searched, filtered and sorted by the address; `pick` names those to compare."""
-    everything = [run_view.item(store(), run_id) for run_id in runs.ids(store())]
+    everything, _ = run_view.select(store(), None, None, "", 0, sys.maxsize)
     state, kind = request.args.get("state"), request.args.get("kind")
     shown = [r for r in everything if (not state or r["state"] == state) and (not kind or r["kind"] == kind)]
     picked = [run_id for run_id in request.args.get("pick", "").split(",") if run_id]
@@ -54,7 +55,7 @@ def list_() -> str:
 def run(run_id: str) -> str:
     """One run: is it going well?"""
     view, story = run_view.detail(store(), run_id), told(store(), run_id)
-    place, before = waiting(store(), run_id) if view["state"] == "queued" else (None, [])
+    place, before = queue.before(run_id) if view["state"] == "queued" else (None, [])
     return render_template(
         "runs/run.html",
         run=view,
