@@ -55,7 +55,7 @@ def list_() -> str:
 def run(run_id: str) -> str:
     """One run: is it going well?"""
     view, story = run_view.detail(store(), run_id), told(store(), run_id)
-    place, before = queue.before(run_id) if view["state"] == "queued" else (None, [])
+    position, before = queue.before(run_id) if view["state"] == "queued" else (None, [])
     return render_template(
         "runs/run.html",
         run=view,
@@ -65,7 +65,7 @@ def run(run_id: str) -> str:
         troubles=verdict.troubles(view, story) if view["kind"] == "train" else [],
         left=verdict.left(view, story),
         took=seconds(view),
-        place=place,
+        position=position,
         before=before,
         others=_others(run_id) if view["kind"] == "train" and "HX-Request" not in request.headers else [],
         first_example=_first_example(run_id),
@@ -84,12 +84,17 @@ def compare() -> str:
         except (NotFound, ValueError):
             continue
         found.append({**view, "story": told(store(), run_id)})
+    same_names = len({view["name"] for view in found}) < len(found)
     asked = [{**_flat(view["spec"]["job"]), **_flat(view["spec"].get("recipe") or {})} for view in found]
     names = list(dict.fromkeys(name for values in asked for name in values if name != "about"))
     differing = [(n, [values.get(n) for values in asked]) for n in names if len({str(v.get(n)) for v in asked}) > 1]
     return render_template(
         "runs/compare.html",
         runs=found,
+        chart=[
+            {"id": v["id"], "name": f"{v['name']} ({v['id'][-4:]})" if same_names else v["name"], "resumed": []}
+            for v in found
+        ],
         missing=[run_id for run_id in wanted if run_id not in {view["id"] for view in found}],
         differing=differing,
         others=[other for other in _others("") if other["id"] not in wanted],

@@ -10,7 +10,7 @@ export const COLUMNS = {
   learning_rate: { name: "Learning rate", write: plain },
   grad_norm: { name: "Gradient norm", write: plain },
   tokens_per_second: { name: "Tokens per second", write: (v) => Math.round(v).toLocaleString("en") },
-  memory_bytes: { name: "Memory", write: bytes },
+  memory_bytes: { name: "Memory", write: bytes, tick: (v) => `${(v / 2 ** 30).toFixed(2)} GiB` },
 };
 const SMALL = ["learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
 const WAIT = 150; // milliseconds: what comes in between is drawn at once
@@ -105,7 +105,7 @@ export class Charts {
       scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
       axes: [
         { ...axis, size: 28, values: (_, splits) => splits.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")) },
-        { ...axis, size: large ? 56 : 68, space: large ? 40 : 28, values: (_, splits) => splits.map((v) => (v == null ? "" : key === "memory_bytes" ? bytes(v) : plain(v))) },
+        { ...axis, size: large ? 56 : 68, space: large ? 40 : 28, values: (_, splits) => splits.map((v) => (v == null ? "" : (COLUMNS[key].tick ?? plain)(v))) },
       ],
       series: [{}, ...lines.map((line) => line.options)],
       cursor: {

@@ -31,8 +31,8 @@ export class Curves {
     this.charts.runs = [...this.own, ...this.over].filter((run) => run.rows.size);
     const some = this.charts.runs.length > 0;
     get("no-curve").hidden = some;
-    get("readout").hidden = get("csv").disabled = get("png").disabled = !some;
-    get("readout").hidden = !some;
+    get("csv").disabled = get("png").disabled = !some;
+    get("readout").hidden = get("values").parentElement.hidden = !some;
     document.querySelector(".chart-hint").hidden = !some;
     this.charts.draw();
   }
