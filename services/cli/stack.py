@@ -95,11 +95,19 @@ class Stack:
         """The process id of a program; 0 while it is not running."""
         return self.states()[name]["pid"]
 
-    def restart(self, name: str) -> None:
-        """Stop a program and start it again; returns when it has started (not: when it is healthy)."""
+    def end_service(self, name: str) -> None:
+        """Stop a program; it stays stopped until `start_service`."""
         with contextlib.suppress(xmlrpc.client.Fault):  # it was not running
             self._call("stopProcess", name)
+
+    def start_service(self, name: str) -> None:
+        """Start a program that was stopped; returns when it has started (not: when it is healthy)."""
         self._call("startProcess", name)
+
+    def restart(self, name: str) -> None:
+        """Stop a program and start it again."""
+        self.end_service(name)
+        self.start_service(name)
 
     def tail(self, name: str, lines: int = 12) -> str:
         """The last lines of a program's log."""

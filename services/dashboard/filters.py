@@ -15,6 +15,7 @@ def register(app: Flask) -> None:
         ("span", span),
         ("percent", percent),
         ("short", short),
+        ("called", called),
     ):
         app.add_template_filter(filter_, name)
 
@@ -69,3 +70,16 @@ def percent(value: float | None, digits: int = 0) -> str:
 def short(digest: str | None) -> str:
     """The first twelve digits of a hash."""
     return (digest or "")[:12]
+
+
+def called(run: dict[str, Any]) -> str:
+    """What a person calls a run: the adapter it makes, or what it does to which."""
+    match run["kind"]:
+        case "export":
+            return f"{run['adapter']} as {run['encoding']}"
+        case "evaluate":
+            return f"{run['adapter']} against its base"
+        case "fetch":
+            return run["repository"]
+        case _:
+            return run["name"] or run["id"]

@@ -1,39 +1,106 @@
-"""The pages: rendered here, refreshed by fetching themselves while something runs."""
+"""The start page: is everything well, what runs, what was learned last, what to do next."""
 
-from collections import Counter
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from flask import Blueprint, render_template
 
 from services.dashboard import run_view
-from services.dashboard.api import adapters, aliases, exports
+from services.dashboard.api import adapters
 from services.dashboard.context import here, store
-from shared import recipes, registry, runs
-from shared.schemas import ENCODINGS
+from services.dashboard.filters import called
+from shared import registry, runs
+from shared.schemas import Status
 
-RECENT = 12
-blueprint = Blueprint("pages", __name__)
+RECENT = 8
+POINTS = 60  # of a small curve
+blueprint = Blueprint("home_pages", __name__)
+
+
+class Step(NamedTuple):
+    """Something worth doing next."""
+
+    text: str
+    label: str
+    href: str
 
 
 @blueprint.get("/")
 def home() -> str:
-    """What runs, and everything that there is to work with."""
-    look = here().watch.latest()
+    """What a person who trains every day wants to see at one glance; for a newcomer, three steps from a file to a chat."""
+    active = runs.in_state(store(), "queued", "running")
+    running = [_running(run_id, status) for run_id, status in active if status.state == "running"]
     recent, total = run_view.select(store(), None, None, "", 0, RECENT)
-    active = [run_id for run_id, _ in runs.in_state(store(), "queued", "running")]
-    shown = {run["id"] for run in recent}
-    waiting = [run_view.item(store(), run_id) for run_id in active if run_id not in shown]
+    known = adapters.views()
+    datasets = registry.datasets(store())
+    disk = shutil.disk_usage(store().root)
     return render_template(
         "home.html",
-        services=look.services,
-        gpus=look.gpus,
-        runs=waiting + recent,
+        look=here().watch.latest(),
+        disk={"free": disk.free, "total": disk.total, "used": 1 - disk.free / disk.total},
+        running=running,
+        queued=len(active) - len(running),
+        recent=recent,
         total=total,
-        states=Counter(run["state"] for run in waiting + recent),
-        active=bool(active),
-        datasets=registry.datasets(store()),
-        adapters=adapters.views(),
-        exports=exports.views(),
-        aliases=aliases.views(),
-        recipes=recipes.names(),
-        encodings=ENCODINGS,
+        datasets=datasets,
+        learned=known[0] if known else None,
+        curve=_losses(known[0]["run"]) if known else [],
+        steps=list(_next(datasets, known, recent))[:4],
     )
+
+
+def _running(run_id: str, status: Status) -> dict[str, Any]:
+    """A running run with its small curve and the seconds that are left, by its pace so far."""
+    first = next((e for e in runs.all_events(store(), run_id, "metric") if e["time"] > (status.started or "")), None)
+    left = None
+    if first and status.steps and status.step > first["step"]:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(first["time"])).total_seconds()
+        left = seconds / (status.step - first["step"]) * (status.steps - status.step)
+    return {**run_view.item(store(), run_id), "losses": _losses(run_id), "left": left}
+
+
+def _losses(run_id: str) -> list[float]:
+    """The losses of a run, thinned; none when the run is gone."""
+    if not runs.exists(store(), run_id):
+        return []
+    curve = run_view.metrics(store(), run_id, POINTS)
+    at = curve["columns"].index("loss")
+    return [row[at] for row in curve["rows"] if row[at] is not None]
+
+
+def _next(datasets: list[dict[str, Any]], known: list[dict[str, Any]], recent: list[dict[str, Any]]) -> Iterator[Step]:
+    """What is worth doing next, the most pressing first."""
+    aliases = registry.aliases(store())
+    if recent and recent[0]["state"] == "failed":
+        run = recent[0]
+        yield Step(f"{called(run)} failed: {run['reason']}", "See why", f"/runs/{run['id']}")
+    if known:
+        newest = known[0]
+        ref = newest["reference"]
+        if not newest["exports"]:
+            yield Step(f"{ref} has no GGUF file yet.", "Export it", f"/adapters/{ref}#export")
+        served = aliases.get("production")
+        if served and served != ref and served.partition("@")[0] == newest["name"]:
+            yield Step(
+                f"production still answers with {served}; {ref} is newer.", "Compare them", f"/adapters/{ref}/compare"
+            )
+        if not served:
+            yield Step(f"No name is served yet: point production at {ref}.", "Point it", f"/adapters/{ref}#alias")
+    used = {card["dataset"] for card in known}
+    fresh = [d for d in datasets if d["reference"] not in used]
+    if fresh and known:
+        yield Step(
+            f"Nothing has been trained on {fresh[0]['name']} yet.",
+            "Train on it",
+            f"/runs/new?dataset={fresh[0]['reference']}",
+        )
+    rejected = [d for d in datasets[:3] if d["rows"]["rejected"]]
+    if rejected:
+        found = rejected[0]
+        yield Step(
+            f"{found['rows']['rejected']:,} rows of {found['name']} were rejected.",
+            "Read the reasons",
+            f"/datasets/{found['reference']}/rejected",
+        )
