@@ -65,6 +65,7 @@ async function act(element, body) {
     say(element, error.message, true);
   } finally {
     button.disabled = false;
+    if (document.activeElement === document.body && button.isConnected) button.focus(); // a button loses it when disabled
   }
 }
 
@@ -108,6 +109,8 @@ function select(text) { // without https there is no clipboard: the old way
 
 export const refresh = () => window.htmx?.trigger(document.body, "refresh");
 const every = (seconds, name) => setInterval(() => document.hidden || window.htmx?.trigger(document.body, name), seconds * 1000);
+// What a person has unfolded stays so when a part around it is renewed.
+if (window.Idiomorph) window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.matches("details, dialog"));
 every(2, "fast");
 every(10, "slow");
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
