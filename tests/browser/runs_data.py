@@ -11,7 +11,10 @@ from shared.store import Store
 from tests.browser.conftest import Site
 from tests.conftest import ROOT
 
-LINE = '{{"time": "{}", "type": "metric", "step": {}, "loss": {:.4f}, "learning_rate": 0.001, "grad_norm": 0.5, "tokens_per_second": 900.0, "memory_bytes": 1500000000}}\n'
+LINE = (
+    '{{"time": "{}", "type": "metric", "step": {}, "loss": {:.4f}, "learning_rate": 0.001, "grad_norm": 0.5, '
+    '"tokens_per_second": 900.0, "memory_bytes": 1500000000}}\n'
+)
 
 
 def dataset(site: Site) -> str:

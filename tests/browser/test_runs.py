@@ -171,9 +171,7 @@ def test_a_lost_network_is_said_and_what_was_missed_is_made_up(
     expect(page.locator("#stale")).to_be_hidden()
 
 
-def test_without_a_stream_the_events_are_asked_for(
-    page: Page, site: Site, streamed: str, troubles: Troubles
-) -> None:
+def test_without_a_stream_the_events_are_asked_for(page: Page, site: Site, streamed: str, troubles: Troubles) -> None:
     troubles.forgive("status of 503")
     body = json.dumps({"error": {"message": "40 streams are open already.", "type": "refused"}})
     page.route(
@@ -185,9 +183,7 @@ def test_without_a_stream_the_events_are_asked_for(
     shows_steps(page, 11)
 
 
-def test_two_tabs_show_the_same_run(
-    visitor: Callable[..., BrowserContext], site: Site, streamed: str
-) -> None:
+def test_two_tabs_show_the_same_run(visitor: Callable[..., BrowserContext], site: Site, streamed: str) -> None:
     context = visitor()
     tabs = [context.new_page(), context.new_page()]
     for tab in tabs:
@@ -217,9 +213,7 @@ def test_what_is_unfolded_stays_so_while_the_page_renews_itself(page: Page, site
     expect(page.locator("pre.example")).to_be_visible()
 
 
-def test_the_curve_is_walked_zoomed_and_laid_over_by_keyboard(
-    page: Page, site: Site, streamed: str
-) -> None:
+def test_the_curve_is_walked_zoomed_and_laid_over_by_keyboard(page: Page, site: Site, streamed: str) -> None:
     other = f"train-other-{time.time_ns()}"
     runs_data.ended(site.store, other, 30, datetime.now(UTC))
     page.goto(f"/runs/{streamed}")

@@ -83,7 +83,7 @@ export class Charts {
     const lines = this.runs.flatMap((run, i) => {
       const raw = this.#line(i, "loss", this.view.smooth > 0 ? { alpha: 0.3, width: 1 } : {});
       const smooth = { ...this.#line(i, "loss"), values: () => smoothed(this.data.columns[i].loss, this.view.smooth) };
-      const validation = this.#line(i, "validation_loss", { dash: [5, 4], width: 1.5, points: { show: true, size: 7 } });
+      const validation = this.#line(i, "validation_loss", { dash: [5, 4], width: 1.5, points: { show: true, size: 7, fill: () => this.colour.ground } });
       return [raw, ...(this.view.smooth > 0 ? [smooth] : []), validation];
     });
     const target = this.runs[0].target;

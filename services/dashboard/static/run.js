@@ -26,4 +26,8 @@ function take(event) {
   if (["status", "warning", "error", "checkpoint"].includes(event.type)) refresh();
 }
 
+// Resumed in another tab: this one begins again.
+document.body.addEventListener("htmx:afterSettle", () => {
+  if (!live && "active" in document.getElementById("top").dataset) location.reload();
+});
 if (live) follow(run, Number(after), take, () => { log.end(); refresh(); });
