@@ -88,21 +88,22 @@ def test_a_run_is_started_by_keyboard_alone_and_watched_to_its_end(page: Page, s
     assert runs.read_spec(site.store, page.url.rpartition("/")[2]).job.overrides == {"steps": 12}
 
 
-def test_a_value_out_of_bounds_is_refused_next_to_its_field_and_never_sent(page: Page, dataset: str) -> None:
+def test_a_value_out_of_bounds_is_refused_next_to_its_field_and_never_sent(
+    page: Page, dataset: str, troubles: Troubles
+) -> None:
+    troubles.forgive("status of 400")  # the browser's own line about an estimate that was refused
     sent: list[str] = []
     page.on("request", lambda r: r.method == "POST" and r.url.endswith("/api/runs") and sent.append(r.url))
     page.goto("/runs/new")
     page.get_by_label("LoRA rank").fill("999")
     expect(page.locator("#bad-lora_rank")).to_have_text("It cannot be above 256.")
-    page.locator("#send").click()
+    page.locator("#send").press("Enter")
     expect(page.get_by_label("LoRA rank")).to_be_focused()
     page.get_by_label("LoRA rank").fill("16")
-    page.get_by_text("More: LoRA dropout").click() if page.get_by_text("More: LoRA dropout").count() else page.locator(
-        "details:has(#v-lora_dropout) > summary"
-    ).click()
+    page.locator("details:has(#v-lora_dropout) > summary").click()
     page.locator("#v-lora_dropout").fill("0.1")
     expect(page.locator("#bad-lora_dropout")).to_contain_text("must be 0 while train_experts is on")
-    page.locator("#send").click()
+    page.locator("#send").press("Enter")
     expect(page.locator("#v-lora_dropout")).to_be_focused()
     page.get_by_role("button", name="Reset to 0").click()
     expect(page.locator("#send")).to_contain_text("64 steps")
@@ -225,7 +226,7 @@ def test_the_curve_is_walked_zoomed_and_laid_over_by_keyboard(page: Page, site: 
     page.keyboard.press("ArrowRight")
     expect(page.locator("#readout")).to_contain_text("Step 2 Loss 1.200")
     page.keyboard.press("+")
-    expect(page).to_have_url(lambda url: "from=1" in url and "to=" in url) if False else page.wait_for_url("**to=*")
+    page.wait_for_url("**&to=*")
     page.get_by_role("button", name="Whole curve").click()
     page.locator("#over").select_option(other)
     expect(page.locator(".reading")).to_have_count(2)
@@ -272,9 +273,9 @@ def test_runs_are_found_filtered_and_chosen_to_compare(page: Page, site: Site) -
         page.goto("/runs")
         page.get_by_label("Search names").fill("train-pair")
         expect(page.locator("#list tbody tr")).to_have_count(2)
-        for run_id in ids:
+        for chosen, run_id in enumerate(ids, 1):
             page.locator(f"#pick-{run_id}").check()
-            expect(page.locator(f"#pick-{run_id}")).to_be_checked()
+            expect(page.get_by_text(f"{chosen} chosen")).to_be_visible()
         page.get_by_label("State").select_option("failed")
         expect(page.get_by_text("No run is like that")).to_be_visible()
         page.get_by_label("State").select_option("")

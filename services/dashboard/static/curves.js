@@ -118,7 +118,7 @@ export class Curves {
     for (const [label, value] of pairs) {
       const pair = element("span", "", `${label} `);
       pair.append(element("b", "", value));
-      row.append(pair);
+      row.append(pair, " ");
     }
     if (this.over.includes(run)) {
       const button = element("button", "plain", "Take away");

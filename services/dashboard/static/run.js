@@ -4,7 +4,7 @@ import { Curves } from "./curves.js";
 import { follow } from "./events.js";
 import { Log } from "./log.js";
 
-const page = document.getElementById("run");
+const page = document.getElementById("main");
 const { run, after } = page.dataset;
 const live = !("ended" in page.dataset);
 const log = new Log(run, live);
