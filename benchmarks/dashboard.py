@@ -69,8 +69,9 @@ def paint(browser: Browser, settings: Settings, store: Store, paths: list[str]) 
                 context.request.get(f"/sign-in?token={auth.new_sign_in(store)}")
                 page = context.new_page()
                 page.goto(path, wait_until="load")
-                page.wait_for_function(f"{PAINT} > 0")
-                times.append(page.evaluate(PAINT))
+                while not (painted := page.evaluate(PAINT)):
+                    page.wait_for_timeout(20)
+                times.append(painted)
                 weight = sum(size for name, size in page.evaluate(WEIGHT) if "uPlot" not in name)
                 context.close()
             found[path] = (statistics.median(times), weight)
@@ -106,11 +107,12 @@ def main() -> None:
             results.append(paint(browser, settings, store, paths))
         browser.close()
     empty, full = results
-    cpu = next((line.partition(": ")[2] for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    processor = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0].strip("\t: ")
     lines = [
         "# Dashboard: first paint",
         "",
-        f"`python -m benchmarks.dashboard`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu.strip() or platform.machine()}), headless",
+        "`python -m benchmarks.dashboard`, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor or platform.machine()}), headless",
         f"Chromium without a cache, straight to gunicorn, every other service down. Median of {ROUNDS} loads each.",
         f"*Full*: {RUNS:,} runs, one of them with {EVENTS:,} events. *Empty*: nothing. Bytes are as sent, uncompressed, uPlot left out.",
         "",

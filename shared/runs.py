@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
@@ -73,7 +72,7 @@ def ids(store: Store) -> list[str]:
     """All runs, the newest first."""
     try:
         with os.scandir(store.runs()) as entries:
-            found = [(read_json(Path(e.path) / "spec.json")["created"], e.name) for e in entries if e.name[0] != "."]
+            found = [(read_json(f"{e.path}/spec.json")["created"], e.name) for e in entries if e.name[0] != "."]
     except FileNotFoundError:
         return []
     return [name for _, name in sorted(found, reverse=True)]
@@ -240,6 +239,6 @@ def _byte_before(file: Any, offset: int) -> bytes:
 
 def _json(store: Store, run_id: str, name: str) -> dict[str, Any]:
     try:
-        return read_json(store.run(run_id) / name)
+        return read_json(f"{store.run(run_id)}/{name}")
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"There is no run {run_id!r}.") from None

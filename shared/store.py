@@ -13,7 +13,7 @@ from typing import Any
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
-_cache: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+_cache: dict[str, tuple[tuple[int, int, int], Any]] = {}
 
 
 class NotFound(LookupError):
@@ -137,10 +137,11 @@ def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", mode=mode)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """The JSON in `path`, parsed again only when the file has changed. Treat it as read only: it is shared."""
+    path = os.fspath(path)
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         _cache.pop(path, None)
         raise
@@ -148,7 +149,8 @@ def read_json(path: Path) -> Any:
     known = _cache.get(path)
     if known and known[0] == key:
         return known[1]
-    value = json.loads(path.read_bytes())
+    with open(path, "rb") as file:
+        value = json.load(file)
     _cache[path] = (key, value)
     return value
 

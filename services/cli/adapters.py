@@ -1,15 +1,19 @@
 """tandem adapters, evaluate, export and exports: what has been learned and the files made of it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from services.cli import card, follow, show
 from services.cli.client import part
 from services.cli.context import Follow, Json, Limit, api
 from shared.schemas import ENCODINGS
 
-app = typer.Typer(help="The adapters: list, show.", rich_markup_mode=None)
+app = typer.Typer(help="The adapters: list, show, rm.", rich_markup_mode=None)
+exports_app = typer.Typer(help="The exports: list, download, rm.", rich_markup_mode=None)
+File = Annotated[str, typer.Argument(metavar="FILE", help="Name of the export, with or without .gguf.")]
 Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name@version, or an alias.")]
 
 
@@ -46,6 +50,13 @@ def show_(ctx: typer.Context, ref: Annotated[str, typer.Argument(metavar="REF")]
     show.raw(item) if json else card.adapter(item)
 
 
+@app.command()
+def rm(ctx: typer.Context, ref: Annotated[str, typer.Argument(metavar="REF")]) -> None:
+    """Delete an adapter that no alias points at. Its version is not given again."""
+    api(ctx).delete(f"/adapters/{part(ref)}")
+    show.out.print(f"{ref} is deleted.")
+
+
 def evaluate(
     ctx: typer.Context,
     adapter: Ref,
@@ -74,8 +85,11 @@ def export(
     follow.started(client, run, follow_, json)
 
 
+@exports_app.callback(invoke_without_command=True)
 def exports(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
     """List the exports, the newest first."""
+    if ctx.invoked_subcommand:
+        return
     items = api(ctx).listing("/exports", limit)
     if json:
         show.raw(items)
@@ -95,3 +109,28 @@ def exports(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
         ],
         "There is no export yet. Make one with: tandem export ADAPTER",
     )
+
+
+@exports_app.command()
+def download(
+    ctx: typer.Context,
+    file: File,
+    to: Annotated[Path | None, typer.Option(help="Where to put it; otherwise here, under its own name.")] = None,
+) -> None:
+    """Download a GGUF file. A part that is there already is gone on from."""
+    client = api(ctx)
+    card_ = client.get(f"/exports/{part(file)}")
+    target = to or Path(card_["file"])
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), console=show.err) as progress:
+        task = progress.add_task(target.name, total=card_["bytes"])
+        client.download(
+            f"/exports/{part(card_['file'])}/download", target, lambda done: progress.update(task, completed=done)
+        )
+    show.out.print(f"{target} is whole ({show.size(card_['bytes'])}).")
+
+
+@exports_app.command("rm")
+def rm_export(ctx: typer.Context, file: File) -> None:
+    """Delete an export that no alias points at. It can be made again from its adapter."""
+    api(ctx).delete(f"/exports/{part(file)}")
+    show.out.print(f"{file} is deleted.")

@@ -104,6 +104,24 @@ class Client:
         timeout = httpx.Timeout(THINK, connect=CONNECT)  # the answer comes when every row has been read
         return self.call("POST", path, params=params, content=blocks(), headers=headers, timeout=timeout)
 
+    def download(self, path: str, target: Path, progress: Callable[[int], None]) -> None:
+        """GET a file into `target`, by way of `target`.part, which an earlier try may have left: the rest is asked for.
+
+        `progress` gets the bytes that are there so far."""
+        partial = target.with_name(target.name + ".part")
+        done = partial.stat().st_size if partial.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with self._failures(), self.http.stream("GET", "/api" + path, headers=headers) as response:
+            if response.status_code != 416:  # the part is the whole already
+                self._check(response)
+                done = done if response.status_code == 206 else 0
+                with open(partial, "ab" if done else "wb") as file:
+                    for block in response.iter_bytes(CHUNK):
+                        file.write(block)
+                        done += len(block)
+                        progress(done)
+        partial.replace(target)
+
     def models(self) -> list[str]:
         """The names that /v1 serves now."""
         return [model["id"] for model in self.call("GET", "/models", prefix="/v1")["data"]]

@@ -10,7 +10,7 @@ from services.cli import card, show
 from services.cli.client import Failure, part
 from services.cli.context import Json, Limit, api
 
-app = typer.Typer(help="The data sets: list, add, show, mix, import.", rich_markup_mode=None)
+app = typer.Typer(help="The data sets: list, add, show, mix, import, rm.", rich_markup_mode=None)
 Ref = Annotated[str, typer.Argument(metavar="REF", help="name@version, or a name for its newest version.")]
 
 
@@ -143,3 +143,10 @@ def _made(item: dict[str, Any], json: bool) -> None:
         return
     card.dataset(item)
     show.out.print(f"\nTrain on it with: tandem train {item['reference']}")
+
+
+@app.command()
+def rm(ctx: typer.Context, ref: Ref) -> None:
+    """Delete a data set that no queued or running job uses."""
+    api(ctx).delete(f"/datasets/{part(ref)}")
+    show.out.print(f"{ref} is deleted.")

@@ -10,8 +10,9 @@ from services.cli import follow, show, story
 from services.cli.client import Client, part
 from services.cli.context import Follow, Json, Limit, Set, api, overrides
 
-app = typer.Typer(help="The jobs: list, show, cancel, resume, clone.", rich_markup_mode=None)
+app = typer.Typer(help="The jobs: list, show, stop, cancel, resume, clone, queue, move.", rich_markup_mode=None)
 Id = Annotated[str, typer.Argument(metavar="ID", help="From `tandem jobs`.")]
+MOST = 1000
 LOOK_AGAIN = 1.0  # seconds between two looks at a growing log
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -22,12 +23,17 @@ def train(
     recipe: Annotated[str, typer.Option(help="`tandem recipes` lists them.")] = "standard",
     set_: Set = None,
     name: Annotated[str | None, typer.Option(help="Name of the adapter; otherwise the data set's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and queue nothing.")] = False,
     follow_: Follow = True,
     json: Json = False,
 ) -> None:
     """Fine-tune an adapter on a data set."""
     client = api(ctx)
     job = {"kind": "train", "dataset": dataset, "recipe": recipe, "overrides": overrides(set_), "name": name}
+    if dry_run:
+        found = client.post("/runs/estimate", job)
+        show.raw(found) if json else _estimate(found)
+        return
     follow.started(client, client.post("/runs", job), follow_, json)
 
 
@@ -114,6 +120,41 @@ def cancel(ctx: typer.Context, run_id: Id) -> None:
     run = api(ctx).post(f"/runs/{part(run_id)}/cancel")
     said = "is cancelled" if run["state"] == "cancelled" else "stops after its current step"
     show.out.print(f"{run_id} {said}. Go on with: tandem jobs resume {run_id}")
+
+
+@app.command()
+def stop(ctx: typer.Context, run_id: Id) -> None:
+    """End a training early. It publishes the best that it has."""
+    api(ctx).post(f"/runs/{part(run_id)}/stop")
+    show.out.print(f"{run_id} ends after its current step and publishes the best that it has.")
+
+
+@app.command()
+def queue(ctx: typer.Context, json: Json = False) -> None:
+    """List the jobs that wait, the next to start first."""
+    items = api(ctx).listing("/queue", MOST)
+    if json:
+        show.raw(items)
+        return
+    show.table(
+        ["#", "!job", "of", "!queued"],
+        [
+            (i["position"], i["id"], i.get("dataset") or i.get("adapter") or i.get("repository"), show.age(i["queued"]))
+            for i in items
+        ],
+        "Nothing waits.",
+    )
+
+
+@app.command()
+def move(
+    ctx: typer.Context, run_id: Id, to: Annotated[int, typer.Argument(min=1, help="Its new place; 1 starts next.")] = 1
+) -> None:
+    """Put a waiting job at another place of the queue, by default the first."""
+    items = api(ctx).post(f"/queue/{part(run_id)}/move", {"to": to})["items"]
+    show.out.print(
+        f"{run_id} is number {next((i['position'] for i in items if i['id'] == run_id), to)} of {len(items)}."
+    )
 
 
 @app.command()
@@ -216,3 +257,19 @@ def _raw_log(client: Client, run_id: str, follow_: bool) -> None:
                 return
             time.sleep(LOOK_AGAIN)
         after = page["next"]
+
+
+def _estimate(found: dict[str, Any]) -> None:
+    memory = found.get("memory")
+    show.facts(
+        {
+            "steps": f"{found['steps']:,} of {found['tokens_per_step']:,.0f} tokens",
+            "examples": f"{found['examples']:,}, each seen {found['epochs']:g} times",
+            "time": f"{show.span(found['seconds'])} at {found['seconds_from']}"
+            if found["seconds"]
+            else f"not known: {found['seconds_from']}",
+            "memory": f"{show.size(memory['total'])} of {show.size(found['memory_available'])}" if memory else None,
+        }
+    )
+    for note in found["notes"]:
+        show.out.print(f"Note: {show.safe(note)}")

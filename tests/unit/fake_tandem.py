@@ -34,7 +34,7 @@ RUN_ITEM = {
 RUN = RUN_ITEM | {
     "spec": {"id": RUN_ITEM["id"], "kind": "train", "created": NOW, "job": {"dataset": "shop@3f2a1b4c5d6e"},
              "recipe": {"lora_rank": 8}},
-    "cloned_from": None, "attempts": [], "cancel_requested": False, "checkpoints": [{"step": 2, "bytes": 2048}],
+    "cloned_from": None, "attempts": [], "cancel_requested": False, "stop_requested": False, "checkpoints": [{"step": 2, "bytes": 2048}],
     "warnings": [], "data": None, "trainable": None, "proof": {"time": NOW, "kl": 0.25}, "evaluation": None,
 }  # fmt: skip
 DONE = RUN | {"state": "succeeded", "step": 4, "ended": "2026-01-02T03:06:05.000Z", "result": "shop@v1"}

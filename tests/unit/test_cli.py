@@ -228,3 +228,61 @@ def test_aliases_move_and_move_back(run, tandem):
     assert "tandem alias undo production" in run("alias", "rm", "production")
     assert run("alias", "history", "production").index("shop@v1") < 60
     assert "There are: production." in run("alias", "history", "staging", code=1)
+
+
+# ---- the queue, an early end, what is taken away
+
+
+def test_a_dry_run_says_what_training_would_take_and_queues_nothing(run, tandem):
+    memory = {"weights": 13 << 30, "total": 16 << 30}
+    tandem.routes["POST /api/runs/estimate"] = {
+        "steps": 100, "epochs": 2.5, "examples": 640, "tokens_per_step": 4000.0, "seconds": 600.0, "memory": memory,
+        "seconds_from": "700 tokens a second in train-1", "memory_available": 24 << 30, "notes": ["Rows are cut."],
+    }  # fmt: skip
+    output = run("train", "shop", "--dry-run", "--set", "steps=100")
+    for words in ("100 of 4,000 tokens", "each seen 2.5 times", "10 min", "16.0 GiB of 24.0 GiB", "Rows are cut."):
+        assert words in output
+    assert [request.path for request in tandem.requests] == ["/api/runs/estimate"]
+
+
+def test_a_training_is_stopped_early(run, tandem):
+    tandem.routes[f"POST /api/runs/{RUN_ID}/stop"] = fake.RUN
+    assert "publishes the best" in run("jobs", "stop", RUN_ID)
+
+
+def test_the_queue_is_shown_in_its_order_and_changed(run, tandem):
+    items = [fake.RUN_ITEM | {"id": f"train-{n}", "position": n} for n in (1, 2)]
+    tandem.page("/api/queue", items)
+    assert re.search(r"1 +train-1.*\n.*2 +train-2", run("jobs", "queue"))
+    tandem.routes["POST /api/queue/train-2/move"] = {"items": items[::-1], "total": 2, "next": None}
+    run("jobs", "move", "train-2")
+    assert tandem.last("POST").body == {"to": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [(["datasets", "rm", "shop@1"], "/api/datasets/shop@1"), (["adapters", "rm", "shop@v1"], "/api/adapters/shop@v1"),
+     (["exports", "rm", "shop.gguf"], "/api/exports/shop.gguf")],
+)  # fmt: skip
+def test_what_is_deleted_is_named_and_a_refusal_is_told(run, tandem, words, path):
+    tandem.routes[f"DELETE {path}"] = (204, None)
+    assert "is deleted" in run(*words)
+    tandem.routes[f"DELETE {path}"] = (
+        409,
+        {"error": {"message": "The alias 'production' points at it.", "type": "conflict"}},
+    )
+    assert "production" in run(*words, code=1)
+
+
+def test_a_download_that_broke_goes_on_where_it_was(run, tandem, tmp_path):
+    content, target = b"GGUF" * 1000, tmp_path / "model.gguf"
+    tandem.routes["GET /api/exports/shop-v1-MXFP4.gguf"] = fake.EXPORT | {"bytes": len(content)}
+
+    def part_of(request):
+        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        return 206, iter([content[start:]])
+
+    tandem.routes["GET /api/exports/shop-v1-MXFP4.gguf/download"] = part_of
+    target.with_name("model.gguf.part").write_bytes(content[:1500])
+    run("exports", "download", "shop-v1-MXFP4.gguf", "--to", str(target))
+    assert target.read_bytes() == content and not target.with_name("model.gguf.part").exists()
