@@ -3,7 +3,8 @@
 import json
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -54,6 +55,11 @@ class Told:
         if len(self.paces) < 2 or self.paces[-1][1] <= self.paces[0][1]:
             return None
         return (self.paces[-1][0] - self.paces[0][0]) / (self.paces[-1][1] - self.paces[0][1])
+
+    def copy(self) -> "Told":
+        """As it is now: another request may read on meanwhile."""
+        changing = {name: copy(value) for name, value in vars(self).items() if isinstance(value, (list, dict, deque))}
+        return replace(self, **changing)
 
     def read(self, block: bytes) -> None:
         """Take in whole lines."""
@@ -120,4 +126,4 @@ def told(store: Store, run_id: str) -> Told:
         _known[path] = story  # the newest last
         if len(_known) > KEPT:
             del _known[next(iter(_known))]
-        return story
+        return story.copy()

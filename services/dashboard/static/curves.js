@@ -49,7 +49,8 @@ export class Curves {
   async #add(id) {
     if ([...this.own, ...this.over].some((run) => run.id === id)) return;
     const option = [...(get("over")?.options ?? [])].find((one) => one.value === id);
-    const run = new Points({ id, name: option?.dataset.name ?? id });
+    const name = option?.dataset.name ?? id;
+    const run = new Points({ id, name: this.own.some((one) => one.name === name) ? `${name} (${id.slice(-4)})` : name });
     this.over.push(run);
     this.#changed();
     if (!(await this.#fetch(run)) || !run.rows.size) this.#remove(run);
