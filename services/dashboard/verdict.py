@@ -74,11 +74,9 @@ def _losses(story: Told) -> str:
 
 
 def _done(run: dict[str, Any], story: Told) -> Verdict:
-    early = (run["proof"] or {}).get("stopped_early") or (run["reason"] or "").removeprefix("Stopped early").strip(
-        " .:"
-    )
     if run["kind"] == "train":
-        text = f"{_losses(story)}{f' Stopped early: {early}' if early else ''}"
+        early = (run["proof"] or {}).get("stopped_early")
+        text = " ".join(filter(None, [_losses(story), run["reason"] or (early and f"Stopped early. {early}")]))
         found = [t for t in troubles(run, story) if t["kind"] in ("flat", "jump")]
         if found:
             return Verdict("busy", "Done, but look at the curve", text, found[0]["text"])

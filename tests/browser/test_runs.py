@@ -275,7 +275,7 @@ def test_runs_are_found_filtered_and_chosen_to_compare(page: Page, site: Site) -
         page.get_by_label("Search names").fill("train-pair")
         expect(page.locator("#list tbody tr")).to_have_count(2)
         for chosen, run_id in enumerate(ids, 1):
-            page.locator(f"#pick-{run_id}").check()
+            page.locator(f"#pick-{run_id}").click()
             expect(page.get_by_text(f"{chosen} chosen")).to_be_visible()
         page.get_by_label("State").select_option("failed")
         expect(page.get_by_text("No run is like that")).to_be_visible()
