@@ -65,6 +65,7 @@ async function act(element, body) {
     say(element, error.message, true);
   } finally {
     button.disabled = false;
+    if (document.activeElement === document.body && button.isConnected) button.focus(); // a button loses it when disabled
   }
 }
 

@@ -1,0 +1,100 @@
+"""A new training run: every value of its recipe, with what each is for and how far it goes."""
+
+from typing import Any
+
+from flask import render_template, request
+
+from services.dashboard.api import recipes as recipe_views
+from services.dashboard.context import here, store
+from services.dashboard.pages.runs import blueprint
+from shared import recipes, registry, runs
+from shared.store import NotFound
+
+TINY = "tandem/tiny-gpt-oss"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Adapter": (
+        "lora_rank", "lora_alpha", "lora_dropout", "rslora", "train_attention", "train_experts", "base_model", "revision",
+    ),
+    "Data": ("max_length", "supervise", "reasoning_effort", "validation_share", "packing"),
+    "Steps and batch": ("steps", "epochs", "batch_size", "accumulation", "seed"),
+    "Learning rate": (
+        "learning_rate", "scheduler", "min_learning_rate", "warmup", "weight_decay", "max_grad_norm", "optimizer",
+    ),
+    "Validation and stopping": (
+        "evaluate_every", "target_loss", "keep_best", "patience", "patience_threshold", "overfit_below", "save_every",
+        "keep_checkpoints",
+    ),
+    "Memory": ("precision", "gradient_checkpointing"),
+    "Tracking": ("log_every", "report_to"),
+}  # fmt: skip
+BASIC = {
+    "lora_rank", "lora_alpha", "max_length", "supervise", "validation_share", "steps", "epochs", "batch_size",
+    "accumulation", "learning_rate", "scheduler", "evaluate_every", "target_loss", "keep_best", "gradient_checkpointing",
+}  # fmt: skip
+LABELS = {"lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha", "lora_dropout": "LoRA dropout", "rslora": "Rank-stabilized",
+          "report_to": "Trackers", "max_length": "Longest example", "max_grad_norm": "Longest gradient",
+          "evaluate_every": "Validate every", "save_every": "Checkpoint every", "log_every": "Point every",
+          "overfit_below": "Warn of overfitting below"}  # fmt: skip
+
+
+@blueprint.get("/new")
+def new() -> str:
+    """The form; `dataset`, `recipe` and `from` (a run to start from) of the address fill it."""
+    parent = _parent(request.args.get("from", ""))
+    job = parent["job"] if parent else {}
+    names = recipes.names()
+    recipe = request.args.get("recipe") or job.get("recipe") or default_recipe()
+    cards = registry.datasets(store())
+    wanted = request.args.get("dataset") or job.get("dataset") or ""
+    chosen = next(
+        (c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards and not wanted else None
+    )
+    return render_template(
+        "runs/new.html",
+        datasets=cards,
+        dataset=chosen,
+        missing=wanted if wanted and not chosen else None,
+        recipes=[recipe_views.view(name) for name in sorted(names, key=lambda name: name != default_recipe())],
+        recipe=recipe if recipe in names else default_recipe(),
+        overrides=job.get("overrides", {}),
+        name=job.get("name") or (chosen["name"] if chosen else ""),
+        parent=parent,
+        groups=GROUPS,
+        basic=BASIC,
+        fields=recipe_views.fields(),
+        label=label,
+        labelled=LABELS,
+        next_versions=_next_versions(),
+        base_model=here().settings.base_model,
+        no_trainer="trainer" in here().watch.latest().troubles,
+    )
+
+
+def default_recipe() -> str:
+    """`tiny` for the tiny base; a real one gets `standard`."""
+    return "tiny" if here().settings.base_model == TINY else "standard"
+
+
+def label(name: str) -> str:
+    """A value's name in words: `batch_size` -> `Batch size`."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def _parent(run_id: str) -> dict[str, Any] | None:
+    """The spec of the run to start from; None if it is not there or did not train."""
+    if not run_id:
+        return None
+    try:
+        spec = runs.read_spec(store(), run_id)
+    except (NotFound, ValueError):
+        return None
+    return spec.model_dump(mode="json") if spec.kind == "train" else None
+
+
+def _next_versions() -> dict[str, int]:
+    """The version that the next adapter of each name becomes."""
+    latest: dict[str, int] = {}
+    for path in store().adapters().glob("[!.]*/v*"):
+        if path.name[1:].isdigit():
+            latest[path.parent.name] = max(latest.get(path.parent.name, 0), int(path.name[1:]))
+    return {name: number + 1 for name, number in latest.items()}

@@ -1,0 +1,314 @@
+"""Runs in a browser: asked for by keyboard, watched as they happen, cancelled and resumed, compared; and what breaks in between."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from services.cli.client import Client
+from shared import runs
+from tests.browser import runs_data
+from tests.browser.conftest import Site, Troubles, accessible, fits
+
+SLOW = 240_000  # milliseconds for what a busy machine trains in a few seconds
+LOST = r"Failed to load resource|htmx:|ERR_|Status Error Code"
+
+
+@pytest.fixture
+def dataset(site: Site) -> str:
+    return runs_data.dataset(site)
+
+
+@pytest.fixture
+def streamed(site: Site) -> Iterator[str]:
+    """The id of a run that runs for as long as the test says so, with ten steps done."""
+    run_id = f"train-streamed-{time.time_ns()}"
+    runs_data.running(site.store, run_id)
+    for number in range(1, 11):
+        runs_data.step(site.store, run_id, number)
+    yield run_id
+    shutil.rmtree(site.store.run(run_id))
+
+
+def submit(site: Site, dataset: str, **overrides: object) -> str:
+    body = {"kind": "train", "dataset": dataset, "recipe": "tiny", "name": "asked", "overrides": overrides}
+    return Client(site.url, key=site.key).post("/runs", body)["id"]
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the field has the focus."""
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"{selector} cannot be reached with Tab")
+
+
+def table(page: Page) -> list[list[str]]:
+    """The rows of the curve's table of values."""
+    details = page.locator("details.values")
+    if details.get_attribute("open") is None:
+        details.locator("summary").click()
+    expect(page.locator("#values tbody tr").first).to_be_visible()
+    return page.locator("#values tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+
+
+def shows_steps(page: Page, count: int) -> None:
+    """The curve has each step from 1 to `count`, once."""
+    expect(page.locator("#readout")).to_contain_text(f"Step {count}")
+    assert [int(row[0]) for row in table(page)] == list(range(1, count + 1))
+
+
+def test_a_run_is_started_by_keyboard_alone_and_watched_to_its_end(page: Page, site: Site, dataset: str) -> None:
+    page.goto("/runs")
+    tab_to(page, "a[href='/runs/new']")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/new")
+    expect(page.locator("input[name=recipe]:checked")).to_have_value("tiny")
+    tab_to(page, "#name")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("by-keyboard")
+    tab_to(page, "#v-steps")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("4")
+    expect(page.locator("#changes")).to_contain_text("Steps: 4")
+    expect(page.locator("#send")).to_have_text("Train by-keyboard@v1 · 4 steps", use_inner_text=True)
+    tab_to(page, "#send")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/train-*")
+    expect(page.locator(".verdict")).to_contain_text("Done. Loss", timeout=SLOW)
+    shows_steps(page, 4)
+    expect(page.get_by_role("link", name="Chat with it")).to_have_attribute("href", "/chat?model=by-keyboard%40v1")
+    expect(page.locator("section[aria-labelledby=proof]")).to_contain_text("held-out examples it chooses another token")
+    assert runs.read_spec(site.store, page.url.rpartition("/")[2]).job.overrides == {"steps": 4}
+
+
+def test_a_value_out_of_bounds_is_refused_next_to_its_field_and_never_sent(
+    page: Page, dataset: str, troubles: Troubles
+) -> None:
+    troubles.forgive("status of 400")  # the browser's own line about an estimate that was refused
+    sent: list[str] = []
+    page.on("request", lambda r: r.method == "POST" and r.url.endswith("/api/runs") and sent.append(r.url))
+    page.goto("/runs/new")
+    page.get_by_label("LoRA rank").fill("999")
+    expect(page.locator("#bad-lora_rank")).to_have_text("It cannot be above 256.")
+    page.locator("#send").press("Enter")
+    expect(page.get_by_label("LoRA rank")).to_be_focused()
+    page.get_by_label("LoRA rank").fill("16")
+    page.locator("details:has(#v-lora_dropout) > summary").click()
+    page.locator("#v-lora_dropout").fill("0.1")
+    expect(page.locator("#bad-lora_dropout")).to_contain_text("must be 0 while train_experts is on")
+    page.locator("#send").press("Enter")
+    expect(page.locator("#v-lora_dropout")).to_be_focused()
+    page.get_by_role("button", name="Reset to 0").click()
+    expect(page.locator("#send")).to_contain_text("64 steps")
+    page.locator("#name").fill("Not A Name")
+    expect(page.locator("#bad-name")).to_contain_text("small letters")
+    assert not sent
+
+
+def test_a_run_that_the_queue_did_not_take_is_kept_and_linked(page: Page, troubles: Troubles, dataset: str) -> None:
+    troubles.forgive("status of 503")
+    error = {"message": "The queue does not answer. The job is kept.", "type": "queue_unreachable"}
+    answer = json.dumps({"error": {**error, "details": ["train-kept"]}})
+    page.route("**/api/runs", lambda route: route.fulfill(status=503, body=answer, content_type="application/json"))
+    page.goto("/runs/new")
+    page.locator("#send").click()
+    expect(page.get_by_role("link", name="Look at the run")).to_have_attribute("href", "/runs/train-kept")
+
+
+def test_a_run_is_cancelled_resumed_and_stopped_early(page: Page, site: Site, dataset: str) -> None:
+    run_id = submit(site, dataset, steps=500, evaluate_every=500, save_every=500)
+    page.goto(f"/runs/{run_id}")
+    expect(page.locator("#readout")).to_contain_text("Loss", timeout=SLOW)
+    page.get_by_role("button", name="Cancel the run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
+    expect(page.locator(".verdict")).to_contain_text("Cancelled.", timeout=SLOW)
+    expect(page.locator(".verdict")).to_contain_text("Resume goes on from step")
+    before = runs.read_status(site.store, run_id).step
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#stop")).to_be_visible(timeout=SLOW)
+    expect(page.locator("section[aria-labelledby=checkpoints]")).to_contain_text("resumed from here", timeout=SLOW)
+    expect(page.locator("#readout")).not_to_contain_text(f"Step {before} ", timeout=SLOW)
+    page.locator("#stop").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop early").click()
+    expect(page.locator(".verdict")).to_contain_text("Stopped early.", timeout=SLOW)
+    expect(page.get_by_role("link", name="Chat with it")).to_be_visible()
+    shows_steps(page, runs.read_status(site.store, run_id).step)
+
+
+def test_a_reload_in_the_middle_of_the_stream_shows_each_step_once(page: Page, site: Site, streamed: str) -> None:
+    page.goto(f"/runs/{streamed}?smooth=0&log=1")
+    shows_steps(page, 10)
+    for number in range(11, 16):
+        runs_data.step(site.store, streamed, number)
+    page.reload()
+    for number in range(16, 21):
+        runs_data.step(site.store, streamed, number)
+    shows_steps(page, 20)
+    expect(page.locator("#log-scale")).to_be_checked()
+    expect(page.locator("#smooth")).to_have_value("0")
+
+
+def test_a_lost_network_is_said_and_what_was_missed_is_made_up(
+    visitor: Callable[..., BrowserContext], site: Site, streamed: str, troubles: Troubles
+) -> None:
+    troubles.forgive(LOST)
+    context = visitor()
+    page = context.new_page()
+    page.goto(f"/runs/{streamed}")
+    shows_steps(page, 10)
+    context.set_offline(True)
+    expect(page.locator("#stale")).to_be_visible()
+    for number in range(11, 31):
+        runs_data.step(site.store, streamed, number)
+    context.set_offline(False)
+    shows_steps(page, 30)
+    expect(page.locator("#stale")).to_be_hidden()
+
+
+def test_without_a_stream_the_events_are_asked_for(page: Page, site: Site, streamed: str, troubles: Troubles) -> None:
+    troubles.forgive("status of 503")
+    body = json.dumps({"error": {"message": "40 streams are open already.", "type": "refused"}})
+    page.route(
+        "**/events/stream**", lambda route: route.fulfill(status=503, body=body, content_type="application/json")
+    )
+    page.goto(f"/runs/{streamed}")
+    shows_steps(page, 10)
+    runs_data.step(site.store, streamed, 11)
+    shows_steps(page, 11)
+
+
+def test_two_tabs_show_the_same_run(visitor: Callable[..., BrowserContext], site: Site, streamed: str) -> None:
+    context = visitor()
+    tabs = [context.new_page(), context.new_page()]
+    for tab in tabs:
+        tab.goto(f"/runs/{streamed}")
+    for number in range(11, 25):
+        runs_data.step(site.store, streamed, number)
+    for tab in tabs:
+        shows_steps(tab, 24)
+    assert table(tabs[0]) == table(tabs[1])
+    runs.finish(site.store, streamed, "failed", "The loss is nan at step 24. Lower learning_rate.")
+    for tab in tabs:
+        expect(tab.locator(".verdict")).to_contain_text("Failed. The loss is nan at step 24.")
+        expect(tab.locator(".verdict")).to_contain_text("half the learning rate")
+        expect(tab.get_by_role("button", name="Resume")).to_be_visible()
+
+
+def test_what_is_unfolded_stays_so_while_the_page_renews_itself(page: Page, site: Site, streamed: str) -> None:
+    runs.append_event(site.store, streamed, "data", train={"tokens": 9, "supervised_tokens": 3, "examples": 1},
+                      validation={"examples": 0})  # fmt: skip
+    (site.store.run(streamed) / "log.txt").write_text(
+        "The first example; what is between [ ] is supervised:\nasked[learned]\nFirst example: 1 of 2.\n"
+    )
+    page.goto(f"/runs/{streamed}")
+    page.get_by_text("The first example, token by token").click()
+    runs_data.step(site.store, streamed, 11)
+    expect(page.locator("#top")).to_contain_text("11 of 400")
+    expect(page.locator("pre.example")).to_be_visible()
+
+
+def test_the_curve_is_walked_zoomed_and_laid_over_by_keyboard(page: Page, site: Site, streamed: str) -> None:
+    other = f"train-other-{time.time_ns()}"
+    runs_data.ended(site.store, other, 30, datetime.now(UTC))
+    page.goto(f"/runs/{streamed}")
+    shows_steps(page, 10)
+    chart = page.get_by_role("img", name="Loss by step. streamed: loss from 2.200 at step 1 to 0.400 at step 10")
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#readout")).to_contain_text("Step 1 ")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#readout")).to_contain_text("Step 2 Loss 1.200")
+    page.keyboard.press("+")
+    page.wait_for_url("**&to=*")
+    page.get_by_role("button", name="Whole curve").click()
+    page.locator("#over").select_option(other)
+    expect(page.locator(".reading")).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0].startswith("run,step,loss") and len(lines) == 1 + 10 + 30
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+    page.reload()
+    expect(page.locator(".reading")).to_have_count(2)
+    shutil.rmtree(site.store.run(other))
+
+
+def test_a_hundred_thousand_events_and_two_thousand_runs_open_at_once(page: Page, site: Site) -> None:
+    moment = datetime.now(UTC) - timedelta(days=3)
+    many = [f"train-many-{number:04d}" for number in range(2000)]
+    for number, run_id in enumerate(many):
+        runs_data.ended(site.store, run_id, 3, moment + timedelta(seconds=number))
+    runs_data.ended(site.store, "train-long-0000", 100_000, moment)
+    try:
+        page.goto("/runs?q=train-many&sort=loss")
+        expect(page.locator("#list tbody tr")).to_have_count(25)
+        expect(page.locator(".pager")).to_contain_text("2,000 in all")
+        began = time.monotonic()
+        page.reload(wait_until="domcontentloaded")
+        assert time.monotonic() - began < 3
+        began = time.monotonic()
+        page.goto("/runs/train-long-0000")
+        expect(page.locator("#readout")).to_contain_text("Step 100,000")
+        assert time.monotonic() - began < 8
+        assert len(table(page)) <= 202
+    finally:
+        for run_id in [*many, "train-long-0000"]:
+            shutil.rmtree(site.store.run(run_id))
+
+
+def test_runs_are_found_filtered_and_chosen_to_compare(page: Page, site: Site) -> None:
+    ids = [f"train-pair-{number}" for number in range(2)]
+    for number, run_id in enumerate(ids):
+        runs_data.ended(site.store, run_id, 20, datetime.now(UTC) + timedelta(seconds=number))
+    try:
+        page.goto("/runs")
+        page.get_by_label("Search names").fill("train-pair")
+        expect(page.locator("#list tbody tr")).to_have_count(2)
+        for chosen, run_id in enumerate(ids, 1):
+            page.locator(f"#pick-{run_id}").click()
+            expect(page.get_by_text(f"{chosen} chosen")).to_be_visible()
+        page.get_by_label("State").select_option("failed")
+        expect(page.get_by_text("No run is like that")).to_be_visible()
+        page.get_by_label("State").select_option("")
+        page.get_by_role("link", name="Compare curves").click()
+        expect(page.locator(".reading")).to_have_count(2)
+        expect(page.locator("section[aria-labelledby=differences]")).to_contain_text("name")
+    finally:
+        for run_id in ids:
+            shutil.rmtree(site.store.run(run_id))
+
+
+def test_a_clone_is_filled_with_what_its_parent_was_asked_for(page: Page, site: Site, dataset: str) -> None:
+    job = runs.read_spec(site.store, submit(site, dataset, steps=33, learning_rate=0.004))
+    Client(site.url, key=site.key).post(f"/runs/{job.id}/cancel")
+    page.goto(f"/runs/new?from={job.id}")
+    expect(page.locator("#v-steps")).to_have_value("33")
+    expect(page.locator("#changes")).to_contain_text("Learning rate: 0.004")
+    page.locator("details:has(#command) > summary").click()
+    expect(page.locator("#command")).to_have_text(
+        f"tandem train {dataset} --recipe tiny --name asked --set steps=33 --set learning_rate=0.004"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_are_accessible_and_fit_a_phone(
+    visitor: Callable[..., BrowserContext], site: Site, dataset: str, streamed: str, scheme: str
+) -> None:
+    page = visitor(color_scheme=scheme, viewport={"width": 390, "height": 844}).new_page()
+    for path in ("/runs", "/runs/new", f"/runs/{streamed}", f"/runs/compare?run={streamed}&run=train-none"):
+        page.goto(path)
+        page.wait_for_load_state("load")
+        if streamed in path:
+            expect(page.locator("#readout")).to_contain_text("Step")
+        accessible(page)
+        fits(page)

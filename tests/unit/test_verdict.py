@@ -1,0 +1,109 @@
+"""What the page of a run says of its curve."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.dashboard import run_view
+from services.dashboard.pages.new_run import BASIC, GROUPS
+from services.dashboard.told import told
+from services.dashboard.verdict import seconds_left, troubles, verdict
+from shared import runs
+from shared.recipes import resolve
+from shared.schemas import Job, Recipe
+from shared.store import Store
+
+RUN = "train-1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    runs.create(store, RUN, "train", Job(dataset="chats@0", recipe="tiny", name="chats"), resolve("tiny"))
+    runs.update(store, RUN, state="running", attempt=1, steps=100)
+    return store
+
+
+def write(store: Store, events: list[dict[str, Any]]) -> None:
+    """Append events, a second apart."""
+    with open(store.run(RUN) / "events.jsonl", "a") as file:
+        for second, event in enumerate(events):
+            moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+            file.write(json.dumps({"time": moment.isoformat(), **event}) + "\n")
+
+
+def curve(losses: list[float], **rest: float) -> list[dict[str, Any]]:
+    return [{"type": "metric", "step": n, "loss": loss, **rest} for n, loss in enumerate(losses, 1)]
+
+
+def said(store: Store) -> tuple[str, list[str]]:
+    """(how the run stands, the kinds of its troubles)."""
+    view, story = run_view.detail(store, RUN), told(store, RUN)
+    return verdict(view, story).what, [trouble["kind"] for trouble in troubles(view, story)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "what", "kinds"),
+    [
+        ([2 - n / 40 for n in range(60)], "Going well", []),
+        ([2.0 + n % 2 / 50 for n in range(60)], "The loss is not falling", ["flat"]),
+        ([2 - n / 20 for n in range(30)] + [3.0] * 20, "The loss has jumped up", ["jump"]),
+        ([2.0] * 8, "Just started", []),
+        ([], "Getting ready", []),
+    ],
+)
+def test_the_curve_is_judged_by_its_rules(store: Store, losses: list[float], what: str, kinds: list[str]) -> None:
+    write(store, curve(losses))
+    assert said(store) == (what, kinds)
+
+
+def test_a_validation_loss_that_rises_is_told_unless_the_trainer_tells_it(store: Store) -> None:
+    write(store, curve([2 - n / 40 for n in range(60)]))
+    write(store, [{"type": "metric", "step": n, "validation_loss": v} for n, v in ((20, 1.0), (40, 1.3))])
+    assert said(store)[1] == ["overfitting"]
+    write(store, [{"type": "warning", "kind": "validation", "text": "It has not fallen."}])
+    assert said(store)[1] == ["validation"]
+
+
+def test_a_run_that_became_slow_is_told(store: Store) -> None:
+    falling = curve([2 - n / 40 for n in range(60)])
+    write(store, [{**e, "tokens_per_second": 1000.0 if e["step"] < 30 else 300.0} for e in falling])
+    assert said(store)[1] == ["slow"]
+
+
+def test_the_story_is_read_on_and_a_line_that_is_being_written_comes_later(store: Store) -> None:
+    write(store, curve([2.0, 1.0]))
+    assert told(store, RUN).points == 2
+    path = store.run(RUN) / "events.jsonl"
+    line = json.dumps({"time": "2026-01-01T00:00:02.000Z", "type": "metric", "step": 3, "loss": 0.5})
+    with path.open("a") as file:
+        file.write(line[:40])
+    assert told(store, RUN).points == 2
+    with path.open("a") as file:
+        file.write(line[40:] + "\n")
+    assert told(store, RUN).points == 3 and told(store, RUN).offset == path.stat().st_size
+
+
+def test_what_is_left_follows_the_pace_and_begins_anew_with_an_attempt(store: Store) -> None:
+    write(store, curve([1.0] * 60))
+    view = {**run_view.detail(store, RUN), "steps": 100}
+    assert seconds_left(view, told(store, RUN)) == pytest.approx(40)
+    write(store, [{"type": "status", "state": "running", "step": 60, "steps": 100}])
+    assert seconds_left(view, told(store, RUN)) is None
+    assert told(store, RUN).resumed == [60]
+
+
+def test_a_hundred_thousand_points_come_to_the_same_as_a_few(store: Store) -> None:
+    write(store, curve([2 - n / 60_000 for n in range(100_000)], tokens_per_second=5.0))
+    story = told(store, RUN)
+    assert story.points == 100_000 and story.paces[-1][1] == 100_000
+    assert story.start == pytest.approx(2, abs=0.01) and story.now == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_every_value_of_a_recipe_stands_once_in_the_form() -> None:
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(set(Recipe.model_fields) - {"about"})
+    assert set(named) >= BASIC
