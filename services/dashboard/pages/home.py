@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flask import Blueprint, render_template
@@ -11,8 +10,9 @@ from services.dashboard import run_view
 from services.dashboard.api import adapters
 from services.dashboard.context import here, store
 from services.dashboard.filters import called
+from services.dashboard.told import told
+from services.dashboard.verdict import seconds_left
 from shared import registry, runs
-from shared.schemas import Status
 
 RECENT = 8
 POINTS = 60  # of a small curve
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 def home() -> str:
     """What a person who trains every day wants to see at one glance; for a newcomer, three steps from a file to a chat."""
     active = runs.in_state(store(), "queued", "running")
-    running = [_running(run_id, status) for run_id, status in active if status.state == "running"]
+    running = [_running(run_id) for run_id, status in active if status.state == "running"]
     recent, total = run_view.select(store(), None, None, "", 0, RECENT)
     known = adapters.views()
     datasets = registry.datasets(store())
@@ -51,14 +51,10 @@ def home() -> str:
     )
 
 
-def _running(run_id: str, status: Status) -> dict[str, Any]:
-    """A running run with its small curve and the seconds that are left, by its pace so far."""
-    first = next((e for e in runs.all_events(store(), run_id, "metric") if e["time"] > (status.started or "")), None)
-    left = None
-    if first and status.steps and status.step > first["step"]:
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(first["time"])).total_seconds()
-        left = seconds / (status.step - first["step"]) * (status.steps - status.step)
-    return {**run_view.item(store(), run_id), "losses": _losses(run_id), "left": left}
+def _running(run_id: str) -> dict[str, Any]:
+    """A running run with its small curve and the seconds that are left, by its pace of late."""
+    run = run_view.item(store(), run_id)
+    return {**run, "losses": _losses(run_id), "left": seconds_left(run, told(store(), run_id))}
 
 
 def _losses(run_id: str) -> list[float]:
