@@ -8,7 +8,7 @@ from celery import Celery
 from celery.result import denied_join_result
 from kombu.exceptions import OperationalError
 
-from shared import recipes, registry, runs
+from shared import cache, recipes, registry, runs
 from shared.recipes import RecipeError
 from shared.schemas import Job, Kind, Recipe, RunSpec
 from shared.settings import Settings
@@ -69,6 +69,8 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
     for field in required:
         if not getattr(job, field):
             raise JobRefused(f"A job of the kind {kind!r} needs {field!r}.")
+    if job.action != "fetch":
+        _check_action(settings, store, kind, job)
     changes: dict[str, Any] = {}
     if job.dataset:
         changes["dataset"] = registry.dataset_reference(store, job.dataset)
@@ -93,6 +95,17 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
     if recipe.base_model == "default":
         recipe = recipe.model_copy(update={"base_model": settings.base_model})
     return job, recipe
+
+
+def _check_action(settings: Settings, store: Store, kind: Kind, job: Job) -> None:
+    """Refuse to check, repair or remove what is not in the cache, and to remove what something needs."""
+    if kind != "fetch":
+        raise JobRefused(f"A job of the kind {kind!r} takes no action; fetch takes one.")
+    if not cache.folder_of(settings.hf_home, str(job.repository), job.repository_type).is_dir():
+        raise JobRefused(f"{job.repository} is not in the Hugging Face cache, so there is nothing to {job.action}.")
+    removes = job.action == "remove" and job.repository_type == "model"
+    if removes and (why := cache.needed(settings, store).get(str(job.repository))):
+        raise JobRefused(f"{job.repository} stays in the cache: {why}.")
 
 
 def submit(settings: Settings, app: Celery, kind: Kind, job: Job, cloned_from: str | None = None) -> RunSpec:

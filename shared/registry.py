@@ -89,10 +89,28 @@ def adapter_card(store: Store, reference: str) -> AdapterCard:
         raise NotFound(f"There is no adapter {reference!r}. {_known(known, 'adapter')}") from None
 
 
+def adapter_reference(store: Store, name: str) -> str:
+    """`name@version`, an alias or a bare name, which is its newest version, as the full reference of an adapter that
+    exists. An alias goes before a bare name, as it does in `resolve`. Raises NotFound."""
+    target = aliases(store).get(name, name)
+    if "@" in target:
+        return adapter_card(store, target).reference
+    versions = [card for card in adapters(store) if card.name == target]
+    if not versions:
+        raise NotFound(f"There is no adapter {target!r}. {_known([c.reference for c in adapters(store)], 'adapter')}")
+    return versions[0].reference
+
+
+def adapter_files(store: Store, reference: str) -> dict[str, Path]:
+    """The files of an adapter by name. Raises NotFound."""
+    folder = store.adapter(adapter_card(store, reference).reference)
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
+
+
 def adapters(store: Store) -> list[AdapterCard]:
     """All adapters, the newest first."""
     cards = [AdapterCard.model_validate(read_json(p)) for p in store.adapters().glob("[!.]*/v*/card.json")]
-    return sorted(cards, key=lambda card: card.created, reverse=True)
+    return sorted(cards, key=lambda card: (card.created, card.version), reverse=True)
 
 
 # ---- exports
@@ -129,6 +147,13 @@ def exports(store: Store) -> list[ExportCard]:
     return sorted((c for c in cards if store.export(c.file).exists()), key=lambda card: card.created, reverse=True)
 
 
+def served_export(store: Store, alias: str) -> ExportCard | None:
+    """What the GGUF server serves: the export that `alias` points at, else the newest GGUF file; None while there is none."""
+    found = [card for card in exports(store) if card.encoding != "merged"]
+    target = aliases(store).get(alias)
+    return next((card for card in found if card.file == target), found[0] if found else None)
+
+
 def _export_card(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
@@ -139,6 +164,12 @@ def _export_card(path: Path) -> Path:
 def aliases(store: Store) -> dict[str, str]:
     """Each alias and what it points at."""
     return {p.name: p.read_text().strip() for p in sorted(store.aliases().glob("[!.]*")) if p.is_file()}
+
+
+def removed_aliases(store: Store) -> list[str]:
+    """The aliases that were removed and have a history, so that they can be brought back."""
+    known = aliases(store)
+    return [p.stem for p in sorted(store.aliases().glob(".history/[!.]*.jsonl")) if p.stem not in known]
 
 
 def point_alias(store: Store, alias: str, target: str) -> str | None:

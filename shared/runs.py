@@ -1,5 +1,6 @@
 """A run is a directory: created once, claimed by one attempt at a time, told in events, ended with a status."""
 
+import contextlib
 import json
 import os
 import re
@@ -70,18 +71,26 @@ _DEFAULTS = {name: field.default for name, field in Status.model_fields.items()}
 
 def ids(store: Store) -> list[str]:
     """All runs, the newest first."""
+    folder = store.runs()
     try:
-        with os.scandir(store.runs()) as entries:
-            found = [(read_json(f"{e.path}/spec.json")["created"], e.name) for e in entries if e.name[0] != "."]
+        names = [name for name in os.listdir(folder) if name[0] != "."]
     except FileNotFoundError:
         return []
+    found = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # deleted while we look
+            found.append((read_json(f"{folder}/{name}/spec.json")["created"], name))
     return [name for _, name in sorted(found, reverse=True)]
 
 
 def in_state(store: Store, *states: State) -> list[tuple[str, Status]]:
     """The runs in one of `states`, the newest first."""
-    pairs = ((run_id, read_status(store, run_id)) for run_id in ids(store))
-    return [(run_id, status) for run_id, status in pairs if status.state in states]
+    found = []
+    for run_id in ids(store):
+        with contextlib.suppress(NotFound):  # deleted while we look
+            if (status := read_status(store, run_id)).state in states:
+                found.append((run_id, status))
+    return found
 
 
 # ---- the claim: which worker holds the run
@@ -154,6 +163,15 @@ def resume(store: Store, run_id: str) -> int:
     if state not in ("failed", "cancelled"):
         raise RunConflict(f"Run {run_id} is {state}; only a failed or cancelled run can be resumed.")
     return requeue(store, run_id)
+
+
+def check_ended(store: Store, run_id: str) -> None:
+    """Raises RunConflict unless the run has ended and its trainer knows it: before that, deleting would lose its work."""
+    state = read_status(store, run_id).state
+    if state not in ENDED:
+        raise RunConflict(f"Run {run_id} is {state}. Cancel it first, or wait until it has ended.")
+    if _json(store, run_id, "status.json")["state"] == "queued":
+        raise RunConflict(f"Run {run_id} is cancelled, but its message still waits in the queue. Try again in a while.")
 
 
 def request_cancel(store: Store, run_id: str) -> None:

@@ -10,6 +10,7 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Policy = Literal["final", "analysis+final", "last_turn"]
 Effort = Literal["low", "medium", "high"]
 Encoding = Literal["MXFP4", "F16", "Q8_0", "merged"]
+Action = Literal["fetch", "check", "repair", "remove"]
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 ENCODINGS: tuple[Encoding, ...] = ("MXFP4", "F16", "Q8_0", "merged")
 
@@ -126,6 +127,7 @@ class Job(Strict):
     repository: str | None = Field(None, description="what to fetch from the Hugging Face hub")
     repository_type: Literal["model", "dataset"] = "model"
     revision: str | None = Field(None, description="branch, tag or commit of the repository")
+    action: Action = Field("fetch", description="of a fetch: what to do with the repository in the Hugging Face cache")
 
 
 class RunSpec(Strict):

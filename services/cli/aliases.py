@@ -60,8 +60,8 @@ def rm(ctx: typer.Context, name: Name) -> None:
 
 @app.command()
 def history(ctx: typer.Context, name: Name, json: Json = False) -> None:
-    """Show every change of an alias, the newest first."""
-    items = api(ctx).listing("/aliases", MOST)
+    """Show every change of an alias, also of one that was removed, the newest first."""
+    items = api(ctx).listing("/aliases", MOST, removed=True)
     found = next((item for item in items if item["alias"] == name), None)
     if found is None:
         known = ", ".join(item["alias"] for item in items) or "none"

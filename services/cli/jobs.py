@@ -42,13 +42,20 @@ def fetch(
     repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the Hugging Face hub.")],
     dataset: Annotated[bool, typer.Option("--dataset", help="It is a data set, not a model.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Hash every file of it in the cache instead.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Check it, and download what is broken again.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it out of the cache.")] = False,
     follow_: Follow = True,
     json: Json = False,
 ) -> None:
-    """Download a model or a data set. It goes into the Hugging Face cache."""
+    """Download a model or a data set into the Hugging Face cache. Or check, repair or remove what is there."""
+    actions = [name for name, asked in (("check", check), ("repair", repair), ("remove", remove)) if asked]
+    if len(actions) > 1:
+        raise typer.BadParameter("choose one of --check, --repair and --remove.")
     client = api(ctx)
     kind = "dataset" if dataset else "model"
     job = {"kind": "fetch", "repository": repo, "repository_type": kind, "revision": revision}
+    job |= {"action": actions[0]} if actions else {}
     follow.started(client, client.post("/runs", job), follow_, json)
 
 

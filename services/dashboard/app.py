@@ -1,9 +1,9 @@
 """The Flask application: its parts put together, and what every answer carries."""
 
+import functools
 import hashlib
 import time
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 from celery import Celery
@@ -11,7 +11,19 @@ from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
 from services.dashboard import auth, errors, filters, intake, log, pages
-from services.dashboard.api import adapters, aliases, exports, keys, queue, recipes, rows, sse, system
+from services.dashboard.api import (
+    adapters,
+    aliases,
+    cache,
+    exports,
+    keys,
+    queue,
+    recipes,
+    rows,
+    sse,
+    storage,
+    system,
+)
 from services.dashboard.api.models import Problem
 from services.dashboard.context import NAME, Context
 from services.dashboard.watch import Watch
@@ -56,8 +68,9 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         MAX_CONTENT_LENGTH=BODY_LIMIT,
         TEMPLATES_AUTO_RELOAD=False,
     )
-    for part in (rows, sse, queue, adapters, exports, aliases, keys, recipes, system):
+    for part in (rows, sse, queue, adapters, exports, aliases, keys, recipes, system, storage, cache):
         app.register_api(part.api)
+    app.register_api(keys.links)
     app.register_blueprint(auth.blueprint)
     for blueprint in pages.BLUEPRINTS:
         app.register_blueprint(blueprint)
@@ -81,7 +94,7 @@ def _request_class(store: Store) -> type[Request]:
     return TandemRequest
 
 
-@cache
+@functools.cache
 def _static(name: str) -> str:
     """The address of a static file with a digest of its content in it, so that a browser may keep it for good."""
     digest = hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:10]

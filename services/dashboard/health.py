@@ -23,7 +23,7 @@ _walking = threading.Lock()
 
 
 def look(settings: Settings, store: Store) -> tuple[dict[str, dict[str, Any]], int | None, list[Any]]:
-    """(state of each service, messages that wait in Redis or None, the trainers' GPUs)."""
+    """(state of each service, messages that wait in Redis or None, the GPUs, each with the services that see it)."""
     with ThreadPoolExecutor(3) as pool:
         waiting = pool.submit(queue.waiting, settings)
         inference = pool.submit(_http, settings.inference_url)
@@ -36,7 +36,19 @@ def look(settings: Settings, store: Store) -> tuple[dict[str, dict[str, Any]], i
             "inference": inference.result(),
             "llama": llama.result(),
         }
-    return services, waiting.result(), [gpu for worker in workers if worker["fresh"] for gpu in worker["gpus"]]
+    seen = [("trainer", gpu) for worker in workers if worker["fresh"] for gpu in worker["gpus"]]
+    seen += [("inference", gpu) for gpu in services["inference"].pop("gpus", [])]
+    return services, waiting.result(), _merged(seen)
+
+
+def _merged(seen: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each GPU once: in a container each service counts its own from 0, so the uuid says which is which."""
+    found: dict[str, dict[str, Any]] = {}
+    for service, gpu in seen:
+        known = found.setdefault(gpu["uuid"], {**gpu, "held_by": []})
+        if service not in known["held_by"]:
+            known["held_by"].append(service)
+    return list(found.values())
 
 
 def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
@@ -62,7 +74,8 @@ def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
 
 
 def disk_by_kind(settings: Settings, store: Store) -> dict[str, int]:
-    """Bytes of each part of the data directory and of the Hugging Face cache, at most a minute old."""
+    """Bytes of each part of the data directory and of the Hugging Face cache, at most a minute old. `runs` is what is
+    left of them without checkpoints and TensorBoard's files."""
     with _walking:
         known = _disk.get(store.root)
         if known and time.monotonic() - known[0] < DISK_SECONDS:
@@ -72,10 +85,20 @@ def disk_by_kind(settings: Settings, store: Store) -> dict[str, int]:
             "runs": store.runs(),
             "adapters": store.adapters(),
             "exports": store.exports(),
+            "chats": store.chats(),
+            "hf_home": settings.hf_home,
         }
-        sizes = {name: folder_bytes(folder) for name, folder in {**parts, "hf_home": settings.hf_home}.items()}
+        sizes = {name: folder_bytes(folder) for name, folder in parts.items()}
+        for part in ("checkpoints", "tensorboard"):
+            sizes[part] = sum(folder_bytes(folder) for folder in store.runs().glob(f"[!.]*/{part}"))
+            sizes["runs"] -= sizes[part]
         _disk[store.root] = (time.monotonic(), sizes)
         return sizes
+
+
+def forget_disk(store: Store) -> None:
+    """Let the next look at the disk be a new one: something has been deleted."""
+    _disk.pop(store.root, None)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -106,8 +129,19 @@ def _http(url: str) -> dict[str, Any]:
     if answer.status_code == 503:
         return _service("starting", "the model is being loaded")
     if answer.is_success:
-        return _service("up", f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms")
+        told = _json_object(answer)
+        up = _service("up", f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms", told.get("since"))
+        return {**up, "gpus": told["gpus"]} if told.get("gpus") else up
     return _service("down", f"{url}/health answered {answer.status_code}")
+
+
+def _json_object(answer: httpx.Response) -> dict[str, Any]:
+    """What the health of a service tells besides that it is up; nothing from one that tells nothing."""
+    try:
+        told = answer.json()
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _redis(waiting: int | None) -> dict[str, Any]:
@@ -120,9 +154,9 @@ def _trainer(workers: list[dict[str, Any]], settings: Settings) -> dict[str, Any
     if not workers:
         return _service("down", "no trainer has started yet")
     if not workers[0]["fresh"]:
-        return _service(
-            "down", f"silent for {workers[0]['silent']:.0f} s; more than {settings.stale_seconds:g} s is down"
-        )
+        silent = workers[0]["silent"]
+        last = datetime.fromtimestamp(time.time() - silent, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return _service("down", f"silent for {silent:.0f} s; more than {settings.stale_seconds:g} s is down", last)
     busy = [worker["busy"] for worker in workers if worker["fresh"] and worker["busy"]]
     return _service("up", f"working on {', '.join(busy)}" if busy else "idle", workers[0]["since"])
 

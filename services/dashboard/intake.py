@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from flask import Request
 
+from services.dashboard import health
 from services.dashboard.context import here
 from services.dashboard.errors import Refusal
 from shared import registry
@@ -105,18 +106,33 @@ def name_from(filename: str) -> str:
 
 
 def remove(store: Store, folder: Path, beside: Path) -> None:
-    """Take a published folder or file away in one step: nobody sees half of it."""
+    """Take a published folder or file away in one step: nobody sees half of it. Raises NotFound if somebody was faster."""
     with store.staging(beside) as trash:
-        folder.rename(trash / folder.name)
+        try:
+            folder.rename(trash / folder.name)
+        except FileNotFoundError:
+            raise NotFound(f"{folder.name} is not there any more: it has been deleted already.") from None
+    health.forget_disk(store)
+
+
+def abandoned(store: Store, now: float) -> list[Path]:
+    """Staging folders and uploads that a crash left behind more than a day ago (`now` in Unix seconds)."""
+    places = (store.datasets(), store.runs(), store.adapters(), store.exports())
+    found = [path for place in places for pattern in (".staging-*", ".upload-*") for path in place.glob(pattern)]
+    return [path for path in found if now - _modified(path, now) > ABANDONED]
 
 
 def clear_abandoned(store: Store, now: float) -> None:
-    """Delete staging folders and uploads that a crash left behind more than a day ago (`now` in Unix seconds)."""
-    for pattern in (".staging-*", ".upload-*"):
-        for path in store.datasets().glob(pattern):
-            if now - path.stat().st_mtime < ABANDONED:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    """Delete what is `abandoned`."""
+    for path in abandoned(store, now):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _modified(path: Path, gone: float) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return gone

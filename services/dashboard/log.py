@@ -18,6 +18,7 @@ logger = logging.getLogger("tandem.access")
 def to_stdout() -> None:
     """Send this service's log lines to standard output, as they are."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # each look at the other services would be two lines
 
 
 def register(app: Flask) -> None:

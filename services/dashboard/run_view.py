@@ -1,8 +1,9 @@
 """How a run is shown: one line of the list, all of it, its curve and its log."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ def select(
     """A page of runs, the newest first, and how many match. Only what is filtered by or shown is read."""
     found = runs.ids(store)
     if kind or q:
-        found = [run_id for run_id in found if _matches(spec_of(store, run_id), kind, q.lower())]
+        found = [run_id for run_id, spec in _read(spec_of, store, found) if _matches(spec, kind, q.lower())]
     if state:
-        found = [run_id for run_id in found if runs.read_status(store, run_id).state == state]
-    return [item(store, run_id) for run_id in found[offset : offset + limit]], len(found)
+        found = [run_id for run_id, status in _read(runs.read_status, store, found) if status.state == state]
+    return [line for _, line in _read(item, store, found[offset : offset + limit])], len(found)
 
 
 def item(store: Store, run_id: str) -> dict[str, Any]:
@@ -46,7 +47,10 @@ def line(spec: dict[str, Any], status: Status) -> dict[str, Any]:
     """A run's spec, as it is in the file, and its status in one flat object."""
     job = spec["job"]
     named = {key: job.get(key) for key in ("name", "dataset", "adapter", "encoding", "repository")}
-    named["recipe_name"] = job.get("recipe")
+    named |= {
+        "recipe_name": job.get("recipe"),
+        "action": job.get("action", "fetch") if spec["kind"] == "fetch" else None,
+    }
     return {"id": spec["id"], "kind": spec["kind"], "created": spec["created"], **named} | {
         name: getattr(status, name) for name in FIELDS
     }
@@ -126,6 +130,13 @@ def spec_of(store: Store, run_id: str) -> dict[str, Any]:
         return read_json(store.run(run_id) / "spec.json")
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"There is no run {run_id!r}.") from None
+
+
+def _read(reader: Callable[[Store, str], Any], store: Store, found: list[str]) -> Iterator[tuple[str, Any]]:
+    """Each run and what `reader` reads of it, without those that are deleted while we look."""
+    for run_id in found:
+        with contextlib.suppress(NotFound):
+            yield run_id, reader(store, run_id)
 
 
 class _Thinned:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.dashboard import health
+from shared.schemas import now
 from shared.settings import Settings
 from shared.store import Store, append_line, free_bytes, write_atomic
 
@@ -52,16 +53,25 @@ class Watch:
         return self._look()
 
     def history(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """The samples of the last `seconds`, the oldest first: time in Unix seconds, free bytes, memory, load, GPUs."""
+        """The samples of the last `seconds`, the newest first: time in Unix seconds, free bytes, memory, load, GPUs."""
         since = time.time() - seconds
         path = self.store.history()
         if path.exists():
-            for line in path.read_bytes().splitlines():
-                if line.endswith(b"}") and (sample := json.loads(line))["time"] >= since:
+            for line in reversed(path.read_bytes().splitlines()):
+                if line.endswith(b"}"):
+                    sample = json.loads(line)
+                    if sample["time"] < since:
+                        return
                     yield sample
 
     def _look(self) -> Look:
-        return Look(*health.look(self.settings, self.store))
+        """A look; a service that does not say since when it is so, is so since it was first seen so."""
+        look = Look(*health.look(self.settings, self.store))
+        for name, service in look.services.items():
+            if before := self._last.services.get(name) if self._last else None:
+                same = before["state"] == service["state"]
+                service["since"] = service["since"] or (before["since"] if same else now())
+        return look
 
     def _run(self) -> None:
         sampled = 0.0

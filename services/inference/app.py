@@ -17,6 +17,7 @@ from services.inference.generation import Generation
 from services.inference.gguf import BackendUnavailable, pieces
 from services.inference.protocol import ChatRequest, CompletionRequest, envelope, error, new_id
 from shared import registry
+from shared.gpus import Glance
 from shared.harmony import Delta, Encoder, HarmonyError, render
 from shared.registry import Target
 from shared.schemas import now
@@ -32,11 +33,12 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
     """The application. `engine` answers for the base and adapters, `gguf` for exports."""
     app = FastAPI(title="Tandem inference", docs_url=None, redoc_url=None)
     store = Store(settings.data)
-    started = now()
+    started, glance = now(), Glance()
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        return {"status": "ok", "engine": engine.name, "base_model": settings.base_model, "since": started}
+        about = {"engine": engine.name, "base_model": settings.base_model, "since": started}
+        return {"status": "ok", **about, "gpus": glance.latest()}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:

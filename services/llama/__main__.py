@@ -16,21 +16,17 @@ from pathlib import Path
 from shared import registry
 from shared import settings as environment
 from shared.settings import Settings
-from shared.store import NotFound, Store
+from shared.store import Store
 
 LOOK_SECONDS = 1.0
 
 
 def wanted(store: Store, alias: str) -> Path | None:
     """The GGUF file to serve: where `alias` points, else the newest export; None while there is none."""
-    target = registry.aliases(store).get(alias)
-    if target:
-        try:
-            return store.export(registry.export_card(store, target).file)
-        except NotFound:
-            print(f"The alias {alias} points at {target}, which is not an export.", file=sys.stderr, flush=True)
-    files = [card.file for card in registry.exports(store) if card.encoding != "merged"]
-    return store.export(files[0]) if files else None
+    target, card = registry.aliases(store).get(alias), registry.served_export(store, alias)
+    if target and (card is None or card.file != target):
+        print(f"The alias {alias} points at {target}, which is not a GGUF export.", file=sys.stderr, flush=True)
+    return store.export(card.file) if card else None
 
 
 class _Empty(BaseHTTPRequestHandler):

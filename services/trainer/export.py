@@ -1,52 +1,56 @@
-"""Export an adapter: merge into the base, write GGUF, compare with the adapter, publish.
+"""Export an adapter: ask it, merge it into the base as the file is written, compare the two, publish.
 
 python -m services.trainer.export RUN_ID
 """
 
 import services.trainer.unsloth_first  # noqa: F401, I001
 
+import gc
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from services.trainer import parity
 from services.trainer.child import Context, Refused, main
 from services.trainer.gguf import write_gguf
+from services.trainer.gguf_tensors import Checkpoint, model_tensors
+from services.trainer.lora import read_pairs
+from services.trainer.merged import Merged, write_merged
 from services.trainer.model import load_adapter, load_base
 from shared import hub, registry
 from shared.schemas import AdapterCard, ExportCard
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 
 
 def export(context: Context) -> None:
     job = context.spec.job
     adapter = registry.adapter_card(context.store, str(job.adapter))
     base = hub.snapshot(adapter.base_model, adapter.base_revision, context.settings.hf_home)
-    check_room(context, base)
+    view = merged_view(context, adapter, base, dense=job.encoding == "merged")
+    check_room(context, view, base, str(job.encoding))
     with context.store.staging(context.store.exports()) as staged:
         context.progress(0, 4)
-        context.log(f"Merging {adapter.reference} into {adapter.base_model}.")
-        reference, prompts = merge(context, adapter, base, staged / "merged")
+        context.log(f"Asking {adapter.reference} what the export must answer, too.")
+        reference, prompts = ask(context, adapter, base)
         context.check()
 
         context.progress(1, 4)
+        context.log(f"Merging {adapter.reference} into {adapter.base_model} as {job.encoding}.")
         if job.encoding == "merged":
-            finished, facts = staged / "merged", merged_facts(staged / "merged")
+            finished = staged / "merged"
+            write_merged(view, base, finished, context.check)
+            facts = merged_facts(finished)
         else:
-            context.log(f"Writing GGUF as {job.encoding}.")
             finished = staged / f"{adapter.name}-{adapter.version}-{job.encoding}.gguf"
-            report = write_gguf(staged / "merged", finished, str(job.encoding), name=adapter.reference, log=context.log)
+            folder = context.store.adapter(adapter.reference)
+            report = write_gguf(
+                base, finished, str(job.encoding), name=adapter.reference, adapter=folder, log=context.log
+            )
             facts = {k: v for k, v in asdict(report).items() if k != "path"}
-            shutil.rmtree(staged / "merged")
         context.check()
 
         context.progress(2, 4)
@@ -73,12 +77,21 @@ def export(context: Context) -> None:
     context.event("published", name=card.file)
 
 
-def check_room(context: Context, base: Path) -> None:
-    """Raises Refused if the disk cannot hold the merged weights and the file made of them."""
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    # An MXFP4 checkpoint grows fourfold as 16 bits; its export is about its own size again.
+def merged_view(context: Context, adapter: AdapterCard, base: Path, *, dense: bool) -> Merged:
+    """The base's files with the adapter's deltas added as they are read, attention and experts alike."""
     config = json.loads((base / "config.json").read_text())
-    needed = size * (5 if config.get("quantization_config") else 2) + (64 << 20)
+    pairs = read_pairs(context.store.adapter(adapter.reference), config)
+    return Merged(Checkpoint(base), pairs, dense=dense)
+
+
+def check_room(context: Context, view: Merged, base: Path, encoding: str) -> None:
+    """Raises Refused if the disk cannot hold the export."""
+    if encoding == "merged":
+        needed = 2 * sum(math.prod(view.shape(name)) for name in view.names())
+    else:
+        tensors = model_tensors(view, json.loads((base / "config.json").read_text()), encoding)
+        needed = sum(tensor.nbytes for tensor in tensors)
+    needed += 64 << 20  # the tokenizer, the cards
     free = shutil.disk_usage(context.store.root).free
     if free < needed:
         raise Refused(
@@ -87,23 +100,16 @@ def check_room(context: Context, base: Path) -> None:
         )
 
 
-def merge(
-    context: Context, adapter: AdapterCard, base: Path, folder: Path
-) -> tuple[list[parity.Answer], list[list[int]]]:
-    """Write the base with the adapter's deltas added, attention and experts alike, to `folder` as 16-bit weights.
-
-    Returns the unmerged adapter's answers, and the prompts they answer, which the export is then compared with."""
+def ask(context: Context, adapter: AdapterCard, base: Path) -> tuple[list[parity.Answer], list[list[int]]]:
+    """The adapter's own answers, unmerged, and the prompts they answer: what the export is compared with. The model is let
+    go of, so that its memory is there for the export."""
     model, _ = load_base(context, adapter.base_model, adapter.base_revision, adapter.values.max_length, "auto")
     model = load_adapter(model, context.store.adapter(adapter.reference))
     prompts = parity.prompts(context, adapter, base)
     reference = parity.answers(model, prompts)
-    model = model.merge_and_unload()
-    model.config.use_cache = True
-    folder.mkdir(parents=True)
-    model.to(parity.SIXTEEN_BIT).save_pretrained(str(folder), max_shard_size="4GB")
-    for name in TOKENIZER_FILES:
-        if (base / name).exists():
-            shutil.copyfile(base / name, folder / name)
+    del model
+    gc.collect()
+    torch.cuda.empty_cache()
     return reference, prompts
 
 

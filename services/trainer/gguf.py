@@ -21,6 +21,8 @@ import numpy as np
 
 from services.trainer.gguf_lora import lora_tensors
 from services.trainer.gguf_tensors import ENCODINGS, Checkpoint, Tensor, model_tensors
+from services.trainer.lora import read_pairs
+from services.trainer.merged import Merged
 
 ARCHITECTURE = "gpt-oss"
 LICENCE = "apache-2.0"
@@ -58,8 +60,10 @@ class GGUFReport:
     sha256: str
 
 
-def write_gguf(model_dir: Path, out: Path, encoding: str, *, name: str, log: Log = _log) -> GGUFReport:
-    """Write the Hugging Face gpt-oss checkpoint in `model_dir` to `out`.
+def write_gguf(
+    model_dir: Path, out: Path, encoding: str, *, name: str, adapter: Path | None = None, log: Log = _log
+) -> GGUFReport:
+    """Write the Hugging Face gpt-oss checkpoint in `model_dir` to `out`, with the PEFT adapter in `adapter` merged into it.
 
     The checkpoint is safetensors in bf16, f16 or f32, or OpenAI's native MXFP4 (kept bit for bit when `encoding` is
     MXFP4); `encoding` is F16, Q8_0 or MXFP4 (experts MXFP4, other matrices Q8_0). `name` becomes `general.name`.
@@ -70,7 +74,8 @@ def write_gguf(model_dir: Path, out: Path, encoding: str, *, name: str, log: Log
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is none of {', '.join(ENCODINGS)}")
     config = json.loads((model_dir / "config.json").read_text())
-    tensors = model_tensors(Checkpoint(model_dir), config, encoding)
+    pairs = read_pairs(adapter, config) if adapter else {}
+    tensors = model_tensors(Merged(Checkpoint(model_dir), pairs), config, encoding)
     rows = tensors[0].shape[0]
     if rows != config["vocab_size"]:
         raise ValueError(f"the embedding has {rows} rows, config.json says vocab_size {config['vocab_size']}")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gguf
 import numpy as np
@@ -66,6 +66,16 @@ class Tensor:
         return math.prod(gguf.quant_shape_to_byte_shape(self.shape, self.type))
 
 
+class Weights(Protocol):
+    """Named tensors that are read by slices of their first axis."""
+
+    def names(self) -> set[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor: ...
+
+
 class Checkpoint:
     """The safetensors files of a directory, single or sharded with an index, read by slices of the first axis."""
 
@@ -93,7 +103,7 @@ class Checkpoint:
         return self._files[name].get_slice(name)[start:stop]
 
 
-def model_tensors(checkpoint: Checkpoint, config: dict, encoding: str) -> list[Tensor]:
+def model_tensors(checkpoint: Weights, config: dict, encoding: str) -> list[Tensor]:
     """Every tensor of the GGUF, in the order of the layers.
 
     `config` is the checkpoint's `config.json`; `encoding` is one of ENCODINGS. Raises ValueError when a tensor is
@@ -134,7 +144,7 @@ def _types(name: str, width: int, encoding: str) -> tuple[GGMLType, GGMLType]:
     return (asked if width % block == 0 else GGMLType.F16), asked
 
 
-def _plain(checkpoint: Checkpoint, source: str, name: str, encoding: str) -> Tensor:
+def _plain(checkpoint: Weights, source: str, name: str, encoding: str) -> Tensor:
     """A tensor whose layout is the same on both sides: a matrix [out, in] or a vector."""
     shape = checkpoint.shape(source)
     kind, asked = _types(name, shape[-1], encoding)
@@ -147,7 +157,7 @@ def _plain(checkpoint: Checkpoint, source: str, name: str, encoding: str) -> Ten
     return Tensor(name, shape, kind, asked, chunks)
 
 
-def _experts(checkpoint: Checkpoint, source: str, layer: int, encoding: str, native: bool) -> Iterator[Tensor]:
+def _experts(checkpoint: Weights, source: str, layer: int, encoding: str, native: bool) -> Iterator[Tensor]:
     """Weights and biases of one fused expert parameter; gate_up_proj becomes two of each."""
     for part, rows in EXPERTS[source.rpartition(".")[2]].items():
         name = f"blk.{layer}.{part}"
@@ -156,7 +166,7 @@ def _experts(checkpoint: Checkpoint, source: str, layer: int, encoding: str, nat
         yield _expert_bias(checkpoint, f"{source}_bias", f"{name}.bias", rows)
 
 
-def _expert_bias(checkpoint: Checkpoint, source: str, name: str, rows: slice) -> Tensor:
+def _expert_bias(checkpoint: Weights, source: str, name: str, rows: slice) -> Tensor:
     experts, width = checkpoint.shape(source)
     shape = (experts, len(range(width)[rows]))
 
@@ -166,7 +176,7 @@ def _expert_bias(checkpoint: Checkpoint, source: str, name: str, rows: slice) ->
     return Tensor(name, shape, GGMLType.F32, GGMLType.F32, chunks)
 
 
-def _dense_weight(checkpoint: Checkpoint, source: str, name: str, rows: slice, encoding: str) -> Tensor:
+def _dense_weight(checkpoint: Weights, source: str, name: str, rows: slice, encoding: str) -> Tensor:
     """[experts, in, out] in the checkpoint, [experts, out, in] in the file; one expert in memory."""
     experts, width, out = checkpoint.shape(source)
     kind, asked = _types(name, width, encoding)
@@ -178,7 +188,7 @@ def _dense_weight(checkpoint: Checkpoint, source: str, name: str, rows: slice, e
     return Tensor(name, (experts, len(range(out)[rows]), width), kind, asked, chunks)
 
 
-def _native_weight(checkpoint: Checkpoint, source: str, name: str, rows: slice, encoding: str) -> Tensor:
+def _native_weight(checkpoint: Weights, source: str, name: str, rows: slice, encoding: str) -> Tensor:
     """`_blocks` [experts, out, in / 32, 16], `_scales` [experts, out, in / 32]: repacked, or decoded for the others."""
     experts, out, blocks, _ = checkpoint.shape(f"{source}_blocks")
     kind, asked = _types(name, blocks * 32, encoding)
@@ -205,7 +215,7 @@ def encode(name: str, rows: torch.Tensor, kind: GGMLType) -> np.ndarray:
         raise ValueError(f"{name} has values that are not finite as {kind.name}")
     if kind is GGMLType.MXFP4:
         return quantize_mxfp4(rows)
-    return gguf.quantize(rows.numpy(), kind)
+    return gguf.quantize(rows.cpu().numpy(), kind)
 
 
 def repack_mxfp4(blocks: torch.Tensor, scales: torch.Tensor) -> np.ndarray:
@@ -233,7 +243,7 @@ def quantize_mxfp4(rows: torch.Tensor) -> np.ndarray:
     lines = torch.minimum(torch.minimum(scaled * 2, scaled + 2), scaled / 2 + 4)
     codes = lines.sub_(0.5).ceil_().clamp_(0, 7).to(torch.uint8)
     codes |= ((blocks < 0) & (codes > 0)).to(torch.uint8) << 3
-    return _mxfp4_blocks(codes, exponents.to(torch.uint8)).reshape(len(rows), -1).numpy()
+    return _mxfp4_blocks(codes, exponents.to(torch.uint8)).reshape(len(rows), -1).cpu().numpy()
 
 
 def _mxfp4_blocks(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

@@ -80,11 +80,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
     return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
 
 
-def lora_norms(model: Any) -> dict[str, float]:
-    """The Frobenius norm of the adapter's A and B matrices, each taken together. B starts at zero."""
-    squares = {"A": 0.0, "B": 0.0}
+def lora_norms(model: Any) -> dict[str, dict[str, float]]:
+    """The Frobenius norms of the adapter's A and B matrices, each taken together, by kind: {"attention": {"A", "B"},
+    "experts": …}. B starts at zero. A kind that has no matrix is left out."""
+    squares: dict[str, dict[str, float]] = {}
     for name, parameter in model.named_parameters():
-        for side in squares:
+        for side in ("A", "B"):
             if f"lora_{side}" in name:
-                squares[side] += float(parameter.detach().double().pow(2).sum())
-    return {side: value**0.5 for side, value in squares.items()}
+                kind = squares.setdefault("experts" if ".experts." in name else "attention", {"A": 0.0, "B": 0.0})
+                kind[side] += float(parameter.detach().double().pow(2).sum())
+    return {kind: {side: value**0.5 for side, value in sides.items()} for kind, sides in squares.items()}

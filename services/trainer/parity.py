@@ -20,7 +20,6 @@ from shared.harmony import HarmonyError, render
 from shared.schemas import AdapterCard
 from shared.store import NotFound
 
-SIXTEEN_BIT = torch.bfloat16
 PROMPTS, NEW_TOKENS, TOP = 6, 24, 40
 # Least agreement (top-1, cosine) that is published: a wrong tensor, scale or template falls far below. Four bits in the
 # experts may tip a token now and then, so MXFP4 is held to less.

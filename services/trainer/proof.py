@@ -1,5 +1,6 @@
 """Nothing is believed because it ran: what is measured of a run before and after it, and what refuses it."""
 
+import math
 from typing import Any
 
 import torch
@@ -36,11 +37,13 @@ def supervised_logits(model: Any, dataset: Dataset, limit: int = PROMPTS) -> lis
 
 
 def after_training(model: Any, held_out: Dataset) -> dict[str, Any]:
-    """Prove that the adapter is there and does something: {"norm_A", "norm_B", "prompts", "top1_changed", "kl", "logits_moved"}.
+    """Prove that the adapter is there and does something: {"norm_A", "norm_B", "parts", "prompts", "top1_changed", "kl",
+    "logits_moved"}.
 
-    `top1_changed` is the share of positions whose likeliest token differs from the base's, `kl` the mean divergence of
-    base from adapter in nats. Raises Refused when B is zero or no logit moved."""
-    norms = lora_norms(model)
+    `parts` has the norms by kind, as `lora_norms` gives them. `top1_changed` is the share of positions whose likeliest
+    token differs from the base's, `kl` the mean divergence of base from adapter in nats. Raises Refused when B is zero or no logit moved."""
+    parts = lora_norms(model)
+    norms = {side: math.hypot(*(kind[side] for kind in parts.values())) for side in ("A", "B")}
     if not norms["B"] > 0:
         raise Refused(
             "The adapter's B matrices are all zero after training: it changes nothing. Nothing was published."
@@ -65,6 +68,7 @@ def after_training(model: Any, held_out: Dataset) -> dict[str, Any]:
     return {
         "norm_A": norms["A"],
         "norm_B": norms["B"],
+        "parts": parts,
         "prompts": len(tuned),
         "positions": len(changed),
         "top1_changed": float(changed.mean()),

@@ -3,13 +3,10 @@
 import base64
 import json
 import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 import traceback
-from typing import Any
 
 import redis
 from celery import Celery
@@ -17,11 +14,13 @@ from celery.worker import state as worker_state
 
 from services.trainer import tasks
 from shared import queue, runs
+from shared.gpus import gpus
 from shared.schemas import Status, now
 from shared.settings import Settings
 from shared.store import Store, write_json
+from shared.versions import versions
 
-MIB = 1 << 20
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "accelerate", "gguf")
 
 
 def start(app: Celery, settings: Settings) -> None:
@@ -47,30 +46,7 @@ def show(store: Store, since: str) -> None:
     busy = [str(request.id).partition(".")[0] for request in worker_state.active_requests]
     host = socket.gethostname()
     value = {"host": host, "pid": os.getpid(), "since": since, "busy": busy[0] if busy else None, "gpus": gpus()}
-    write_json(store.workers() / f"trainer-{host}.json", value)
-
-
-def gpus() -> list[dict[str, Any]]:
-    """The GPUs that nvidia-smi names here: name, memory in bytes, use in percent; none where there is no such program."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    fields = "index,uuid,name,memory.total,memory.used,utilization.gpu"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    found = []
-    for line in answer.stdout.splitlines():
-        index, uuid, name, total, used, percent = (part.strip() for part in line.split(","))
-        found.append(
-            {
-                "index": int(index),
-                "uuid": uuid,
-                "name": name,
-                "memory_total": int(total) * MIB,
-                "memory_used": int(used) * MIB,
-                "use_percent": int(percent) if percent.isdigit() else None,
-            }
-        )
-    return found
+    write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
 
 
 def sweep(app: Celery, settings: Settings, store: Store) -> None:

@@ -6,8 +6,9 @@ from shared.datasets.directory import rows, stream
 from shared.datasets.errors import DatasetError, NotCached
 from shared.datasets.hub import fetch_to_cache, from_hub
 from shared.datasets.ingest import ingest
-from shared.datasets.mix import mix
+from shared.datasets.mix import largest_total, mix, portions
 from shared.datasets.readers import Limits
+from shared.datasets.rejected import kind_of, kinds, rejected, without_place
 
 __all__ = [
     "Card",
@@ -18,7 +19,13 @@ __all__ = [
     "from_hub",
     "ingest",
     "is_validation",
+    "kind_of",
+    "kinds",
+    "largest_total",
     "mix",
+    "portions",
+    "rejected",
     "rows",
     "stream",
+    "without_place",
 ]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.datasets.canonical import kind, shown
-from shared.datasets.card import Card
+from shared.datasets.card import Card, Rows
 from shared.datasets.directory import EXCERPT, Writer
 from shared.datasets.errors import DatasetError, RowError
 from shared.datasets.formats import accepted_formats, convert, detect
 from shared.datasets.readers import DEFAULT_LIMITS, Limits, Record, Source
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, Rows], None]
 STEP = 500  # rows between two reports of progress
 MAX_COLUMNS = 200
 MAX_NOTES = 50
@@ -38,7 +38,7 @@ def ingest(
 
     The kind of file and the format are found in its content. Every row is accepted into data.jsonl or rejected with
     its reason into rejected.jsonl. `count_tokens` gives the length of a canonical row; `progress` is called with
-    (bytes read, bytes in all). Raises DatasetError when the file cannot be read or no row of it can be used, and
+    (bytes read, bytes in all, rows so far). Raises DatasetError when the file cannot be read or no row of it can be used, and
     FileExistsError when `destination` exists; nothing is left behind then.
     """
     with Writer(destination, count_tokens) as writer:
@@ -65,10 +65,10 @@ def read_files(files: list[Source], writer: Writer, progress: Progress | None = 
         for count, record in enumerate(file.records()):
             intake.take(record, f"{shard}{file.unit} {record.line}")
             if progress and count % STEP == 0:
-                progress(before + file.position, total)
+                progress(before + file.position, total, writer.rows)
         before += file.size
     if progress:
-        progress(total, total)
+        progress(total, total, writer.rows)
     if not writer.rows.accepted:
         raise DatasetError(intake.failure(" and ".join(file.filename for file in files[:2])), intake.rejected)
     return intake

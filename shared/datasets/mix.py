@@ -27,15 +27,10 @@ def mix(
 
     No row is taken twice; without `total` there are as many rows as both permit. Which rows are taken follows from
     `seed`; they keep their order and are spread evenly, so that every stretch has about the same proportion. The same
-    arguments give the same version. Raises DatasetError when the two have too few rows.
+    arguments give the same version. Raises DatasetError when the two are the same or have too few rows.
     """
     first, second = Card.load(reasoning_dir), Card.load(direct_dir)
-    if not 0 < share < 1:
-        raise DatasetError(
-            f"A mix with share {share} is no mix. Give the share of the first dataset as a number between 0 and 1."
-        )
-    total = _total(first, second, share, total)
-    wanted = (round(total * share), total - round(total * share))
+    wanted = portions(first, second, share, total)
     picked = (
         _pick(stream(reasoning_dir), first.rows.accepted, wanted[0], random.Random(f"{seed} 0")),
         _pick(stream(direct_dir), second.rows.accepted, wanted[1], random.Random(f"{seed} 1")),
@@ -43,8 +38,9 @@ def mix(
     parents = [f"{card.name}@{card.version}" for card in (first, second)]
     licences = dict.fromkeys(filter(None, (first.licence, second.licence)))
     with Writer(destination, count_tokens) as writer:
-        for n in range(total):
-            from_first = (n + 1) * wanted[0] // total > n * wanted[0] // total  # Bresenham's even spread
+        rows = sum(wanted)
+        for n in range(rows):
+            from_first = (n + 1) * wanted[0] // rows > n * wanted[0] // rows  # Bresenham's even spread
             writer.accept(next(picked[0 if from_first else 1]))
         if not first.reasoning.rows:
             writer.statistics.warnings[f"rows taken as reasoning from {parents[0]}, which has no thinking"] = wanted[0]
@@ -60,15 +56,14 @@ def mix(
         )
 
 
-def largest_total(first_rows: int, second_rows: int, share: float) -> int:
-    """The most rows that a mix may have when `share` of them, rounded, come from the first."""
-    total = int(min((first_rows + 0.5) / share, (second_rows + 0.5) / (1 - share))) + 1
-    while round(total * share) > first_rows or total - round(total * share) > second_rows:
-        total -= 1
-    return total
-
-
-def _total(first: Card, second: Card, share: float, total: int | None) -> int:
+def portions(first: Card, second: Card, share: float, total: int | None = None) -> tuple[int, int]:
+    """How many rows a mix takes from each; without `total`, as many as both permit. Raises DatasetError: see `mix`."""
+    if not 0 < share < 1:
+        raise DatasetError(
+            f"A mix with share {share} is no mix. Give the share of the first dataset as a number between 0 and 1."
+        )
+    if first.sha256 == second.sha256:
+        raise DatasetError(f"Both are the same {first.rows.accepted:,} rows, so there is nothing to mix. Choose two.")
     most = largest_total(first.rows.accepted, second.rows.accepted, share)
     have = f"{first.name} has {first.rows.accepted:,} rows and {second.name} {second.rows.accepted:,}"
     chosen = most if total is None else total
@@ -80,7 +75,15 @@ def _total(first: Card, second: Card, share: float, total: int | None) -> int:
         raise DatasetError(
             f"{have}: a mix of {chosen} rows at a share of {share} leaves nothing of one of them. Use more rows."
         )
-    return chosen
+    return round(chosen * share), chosen - round(chosen * share)
+
+
+def largest_total(first_rows: int, second_rows: int, share: float) -> int:
+    """The most rows that a mix may have when `share` of them, rounded, come from the first."""
+    total = int(min((first_rows + 0.5) / share, (second_rows + 0.5) / (1 - share))) + 1
+    while round(total * share) > first_rows or total - round(total * share) > second_rows:
+        total -= 1
+    return total
 
 
 def _pick(rows: Iterator[dict], remaining: int, wanted: int, chance: random.Random) -> Iterator[dict]:

@@ -37,7 +37,8 @@ def test_without_key_or_session_everything_but_health_is_401(api: Api) -> None:
         assert answer.status_code == 401
         assert answer.json["error"]["type"] == "unauthorized"
     assert client.get("/health").json == {"status": "ok"}
-    page = client.get("/", headers={"Accept": "text/html"})
+    chromium = "text/html,application/xml;q=0.9,image/avif,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"
+    page = client.get("/", headers={"Accept": chromium})
     assert page.status_code == 401
     assert "Sign in" in page.text
 
@@ -176,7 +177,7 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
     api = Api(settings.model_copy(update={"inference_url": url, "llama_url": f"{url}/llama"}))
     api.run("train-1")
     worker = api.store.workers() / "trainer-box.json"
-    gpu = {"index": 0, "name": "card"}
+    gpu = {"index": 0, "name": "card", "uuid": "GPU-1"}
     write_json(worker, {"host": "box", "pid": 1, "since": "2026-01-01T00:00:00Z", "gpus": [gpu], "busy": "train-1"})
     body = api("GET", "/api/system", 200).json
     assert {name: service["state"] for name, service in body["services"].items()} == {
@@ -187,7 +188,7 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
         "llama": "starting",
     }
     assert body["queue"] == {"waiting": 0, "queued": 1, "running": 0}
-    assert body["gpus"] == [gpu]
+    assert body["gpus"] == [{**gpu, "held_by": ["trainer"]}]
     assert body["base_model_cached"] is True
     assert body["disk"]["by_kind"]["runs"] > 0
     long_ago = time.time() - 60
@@ -237,6 +238,46 @@ def test_an_alias_moves_and_goes_back(api: Api) -> None:
     api("PUT", "/api/aliases/production", 404, json={"target": "chats@v9"})
     api("PUT", "/api/aliases/No%20Name", 400, json={"target": first})
     api("POST", "/api/aliases/unknown/undo", 404)
+
+
+def test_a_removed_alias_keeps_its_history_and_comes_back(api: Api) -> None:
+    adapter = api.adapter()
+    api("PUT", "/api/aliases/production", 200, json={"target": adapter})
+    api("DELETE", "/api/aliases/production", 204)
+    assert api("GET", "/api/aliases", 200).json["items"] == []
+    listed = api("GET", "/api/aliases?removed=true", 200).json
+    assert [(item["alias"], item["target"]) for item in listed["items"]] == [("production", None)]
+    assert [change["target"] for change in listed["items"][0]["history"]] == [adapter, None]
+    assert api("POST", "/api/aliases/production/undo", 200).json["target"] == adapter
+    assert api("GET", "/api/aliases?removed=true", 200).json["total"] == 1
+
+
+def test_an_adapter_is_found_by_name_version_alias_and_bare_name(api: Api) -> None:
+    first, second = api.adapter(), api.adapter()
+    api("PUT", "/api/aliases/production", 200, json={"target": first})
+    for ref, found in ((first, first), ("production", first), ("chats", second)):
+        assert api("GET", f"/api/adapters/{ref}", 200).json["reference"] == found
+    api("PUT", "/api/aliases/chats", 200, json={"target": first})
+    assert api("GET", "/api/adapters/chats", 200).json["reference"] == first
+    api("PUT", "/api/aliases/gguf", 200, json={"target": api.export()})
+    for ref in ("gguf", "none", "chats@v9"):
+        assert "There are: chats@v2, chats@v1" in api("GET", f"/api/adapters/{ref}", 404).json["error"]["message"]
+    api("DELETE", "/api/adapters/chats", 400)  # what deletes is named in full
+    api("DELETE", "/api/adapters/production", 400)
+
+
+def test_the_files_of_an_adapter_are_listed_and_had_whole_and_in_parts(api: Api) -> None:
+    adapter = api.adapter()
+    listed = api("GET", f"/api/adapters/{adapter}/files", 200).json["items"]
+    assert {"name": "adapter_model.safetensors", "bytes": 7} in listed
+    address = "/api/adapters/chats/files/adapter_model.safetensors"
+    assert api("GET", address, 200).data == b"weights"
+    part = api.app.test_client().get(address, headers={"Authorization": f"Bearer {api.key}", "Range": "bytes=2-4"})
+    assert (part.status_code, part.data) == (206, b"igh")
+    for name in ("none", "..", "%2e%2e%2fcard.json", "..%2f..%2f..%2fkeys", ".hidden"):
+        answer = api("GET", f"/api/adapters/{adapter}/files/{name}")
+        assert answer.status_code == 404, name
+    assert "There are: adapter_model" in api("GET", f"/api/adapters/{adapter}/files/none", 404).json["error"]["message"]
 
 
 def test_what_an_alias_points_at_stays(api: Api) -> None:

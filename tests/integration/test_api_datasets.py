@@ -158,6 +158,61 @@ def test_rejected_rows_are_read_by_page_and_as_a_file(api: Api) -> None:
     assert "attachment" in file.headers["Content-Disposition"]
 
 
+def test_rejected_rows_are_found_by_text_and_by_the_kind_of_their_reason(api: Api) -> None:
+    wizards = b"".join(b'{"messages": [{"role": "wizard%d", "content": "hi"}]}\n' % n for n in range(3))
+    ref = api.upload(GOOD + BAD * 5 + wizards)["reference"]
+    kinds = api("GET", f"/api/datasets/{ref}/rejected", 200).json["kinds"]
+    assert list(kinds.values()) == [5, 3]
+    empty, role = kinds
+    assert "'messages' is an empty list" in empty and "line" not in empty
+    found = api("GET", f"/api/datasets/{ref}/rejected", 200, query_string={"kind": role, "limit": 2}).json
+    assert ([item["line"] for item in found["items"]], found["total"]) == ([7, 8], 3)
+    assert api("GET", found["next"], 200).json["items"][0]["line"] == 9
+    found = api("GET", f"/api/datasets/{ref}/rejected?q=WIZARD1", 200).json
+    assert ([item["line"] for item in found["items"]], found["total"]) == ([8], 1)
+    assert api("GET", f"/api/datasets/{ref}/rejected?q=WIZARD1&kind={empty}", 200).json["items"] == []
+
+
+def test_the_accepted_rows_are_downloaded_as_they_are_kept(api: Api) -> None:
+    ref = api.upload(GOOD + BAD + GOOD)["reference"]
+    answer = api("GET", "/api/datasets/chats/data", 200)
+    assert [json.loads(line) for line in answer.data.splitlines()] == [json.loads(GOOD)] * 2
+    assert f"{ref}.jsonl" in answer.headers["Content-Disposition"]
+    api("GET", "/api/datasets/none/data", 404)
+
+
+def test_an_upload_says_how_far_it_is_and_what_came_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    stage = intake.publish
+
+    def publish(*paths: Path) -> bool:
+        told.append(api("GET", "/api/datasets/uploads/" + "a" * 32, 200).json)
+        return stage(*paths)
+
+    monkeypatch.setattr(intake, "publish", publish)
+    content = GOOD * 3 + BAD
+    ref = api.upload(content, "upload=" + "a" * 32)["reference"]
+    size = len(content)
+    assert [told[0][key] for key in ("phase", "read", "total", "accepted", "rejected")] == ["reading", size, size, 3, 1]
+    ended = api("GET", "/api/datasets/uploads/" + "a" * 32, 200).json
+    assert (ended["phase"], ended["reference"]) == ("done", ref)
+    api.upload(b"", "upload=" + "b" * 32, 422)
+    failed = api("GET", "/api/datasets/uploads/" + "b" * 32, 200).json
+    assert (failed["phase"], failed["reference"]) == ("failed", None)
+    assert "is empty" in failed["message"]
+    api("GET", "/api/datasets/uploads/" + "c" * 32, 404)
+    api("GET", "/api/datasets/uploads/short", 404)
+    api.upload(query="upload=short", status=422)
+
+
+def test_a_data_set_is_not_mixed_with_itself(api: Api) -> None:
+    api.upload(GOOD * 9, "name=one")
+    api.upload(GOOD * 9, "name=other")
+    for second in ("one", "other"):
+        body = {"reasoning": "one", "direct": second, "name": "both"}
+        assert "nothing to mix" in api("POST", "/api/datasets/mix", 422, json=body).json["error"]["message"]
+
+
 def test_a_row_is_shown_as_the_trainer_sees_it(api: Api) -> None:
     ref = api.upload()["reference"]
     view = api("GET", f"/api/datasets/{ref}/tokens?effort=high", 200).json

@@ -77,6 +77,38 @@ def test_nothing_answers_without_a_key(running: stack.Stack, path: str, credenti
     assert answer.status_code == 401 and answer.json()["error"]["message"]
 
 
+SET_ONCE = (
+    "Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Permissions-Policy",
+    "X-Request-Id", "Cache-Control", "Content-Type", "Server",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200), ("/system", 200), ("/keys", 200), ("/nothing", 404), ("/sign-in", 200), ("/health", 200),
+        ("/static/app.js", 200), ("/static/nothing.js", 404), ("/api/system", 200), ("/api/nothing", 404),
+        ("/v1/models", 200), ("/v1/nothing", 404), ("/gguf/v1/models", None), ("/%ff%00", 400),
+    ],
+)  # fmt: skip
+def test_each_header_is_sent_once_and_the_policy_is_strict(
+    running: stack.Stack, key: str, path: str, status: int | None
+) -> None:
+    """Pages, the API, the other services and errors, of the dashboard and of nginx itself, with a key and without."""
+    for headers in ({"Authorization": f"Bearer {key}"}, {}, {"Origin": "https://elsewhere.example"}):
+        answer = httpx.get(f"{running.url}{path}", headers={"Accept": "text/html", **headers})
+        names = [name.title() for name, _ in answer.headers.multi_items()]
+        for name in SET_ONCE:
+            least = 0 if name == "Cache-Control" else 1
+            assert least <= names.count(name.title()) <= 1, f"{name} of {path}, {answer.status_code}: {names}"
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "*" not in policy
+        assert "frame-ancestors 'none'" in policy and "base-uri 'none'" in policy
+        assert not answer.headers.get("Access-Control-Allow-Origin")
+        if "Authorization" in headers and status:
+            assert answer.status_code == status
+
+
 def test_a_taken_port_is_named(running: stack.Stack, tmp_path: Path) -> None:
     with pytest.raises(stack.StackError, match=str(running.layout.port)):
         stack.start(ROOT, running.layout.port, folder=tmp_path)

@@ -28,7 +28,7 @@ RECIPE = {"name": "standard", "about": "A hundred steps", "values": {
     "steps": 100, "epochs": 1.0, "lora_rank": 16, "max_length": 1024, "learning_rate": 2e-4}}  # fmt: skip
 RUN_ITEM = {
     "id": "train-20260102-030405-3f2a", "kind": "train", "created": NOW, "name": "shop", "dataset": "shop@3f2a1b4c5d6e",
-    "recipe_name": "standard", "adapter": None, "encoding": None, "repository": None, "state": "running", "step": 2,
+    "recipe_name": "standard", "adapter": None, "encoding": None, "repository": None, "action": None, "state": "running", "step": 2,
     "steps": 4, "loss": 1.25, "reason": None, "result": None, "queued": NOW, "started": NOW, "ended": None, "attempt": 1,
 }  # fmt: skip
 RUN = RUN_ITEM | {

@@ -199,6 +199,11 @@ def test_recipes_are_listed_and_one_is_shown_with_its_comments(run):
 def test_fetching_evaluating_and_exporting_are_jobs(run, tandem):
     run("fetch", "owner/rows", "--dataset", "--no-follow")
     assert tandem.last("POST").body == {"kind": "fetch", "repository": "owner/rows", "repository_type": "dataset"}
+    for action in ("check", "repair", "remove"):
+        run("fetch", "owner/model", f"--{action}", "--no-follow")
+        asked = {"kind": "fetch", "repository": "owner/model", "repository_type": "model", "action": action}
+        assert tandem.last("POST").body == asked
+    assert "choose one of" in run("fetch", "owner/model", "--check", "--remove", code=2)
     run("evaluate", "shop@v1", "--dataset", "other", "--no-follow")
     assert tandem.last("POST").body == {"kind": "evaluate", "adapter": "shop@v1", "dataset": "other"}
     run("export", "production")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.datasets import Card, ingest, is_validation, rows, stream
+from shared.datasets.card import Rows
 
 TWO = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 THOUGHT = [TWO[0], TWO[1] | {"thinking": "Two and two."}]
@@ -195,10 +196,10 @@ def test_the_card_counts_what_is_in_the_rows(tmp_path: Path) -> None:
         jsonl({"messages": THOUGHT, "reasoning_effort": "low"}, german, german, marked, {"messages": CALLED})
         + b"\n  \n{broken\n"
     )
-    reports: list[tuple[int, int]] = []
+    reports: list[tuple[int, int, Rows]] = []
     card, found = read(
         tmp_path, content, count_tokens=lambda row: 100 * len(row["messages"]), licence="MIT", notes="mine",
-        progress=lambda *bytes: reports.append(bytes),
+        progress=lambda *report: reports.append(report),
     )  # fmt: skip
     assert card.rows.model_dump() == {"read": 6, "accepted": 5, "rejected": 1, "blank": 2, "duplicate": 1}
     assert (card.turns.min, card.turns.max, card.turns.mean, card.turns.histogram.counts[:2]) == (1, 2, 1.2, [4, 1])
@@ -214,7 +215,7 @@ def test_the_card_counts_what_is_in_the_rows(tmp_path: Path) -> None:
     assert card.sha256.startswith(card.version) and len(card.version) == 12
     assert card.bytes == (tmp_path / "set" / "data.jsonl").stat().st_size
     assert Card.load(tmp_path / "set") == card
-    assert reports[-1] == (len(content), len(content))
+    assert reports[-1] == (len(content), len(content), card.rows)
 
 
 def test_what_is_not_used_of_a_row_is_counted(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def write_adapter(directory: Path, widths: tuple[int, int], parameter: str, **ex
         (96, (64, 100), "gate_up_proj", {}, "do not fit"),
         (96, (64, 192), "down_proj", {}, "targets"),
         (96, (64, 192), "gate_up_proj", {"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+        (96, (64, 192), "gate_up_proj", {"lora_B_layout": "grouped_by_expert"}, "packed"),
     ],
 )
 def test_an_adapter_that_cannot_be_read_one_way_is_refused(

@@ -103,6 +103,20 @@ def test_an_alias_to_nothing_is_refused(store: Store) -> None:
     assert registry.aliases(store) == {}
 
 
+def test_the_served_export_is_the_aliass_or_the_newest_gguf_file(store: Store) -> None:
+    adapter(store)
+    assert registry.served_export(store, "gguf") is None
+    first = export(store)
+    export(store, "house-v1-Q8_0.gguf")
+    newest = registry.served_export(store, "gguf")
+    assert newest == registry.exports(store)[0]
+    registry.point_alias(store, "gguf", first)
+    pointed = registry.served_export(store, "gguf")
+    assert pointed and pointed.file == first
+    registry.point_alias(store, "gguf", "house@v1")  # which is no export
+    assert registry.served_export(store, "gguf") == newest
+
+
 def test_a_model_name_is_base_alias_adapter_or_export(store: Store) -> None:
     adapter(store), export(store)
     registry.point_alias(store, "production", "house@v1")

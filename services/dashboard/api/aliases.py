@@ -19,14 +19,18 @@ class AliasPath(BaseModel):
     alias: str
 
 
+class ListQuery(Paging):
+    removed: bool = Field(False, description="also those that were removed, which `undo` brings back")
+
+
 class AliasBody(Strict):
     target: str = Field(description="an adapter as name@version, or an export's file")
 
 
 @api.get("", responses={200: AliasPage, **problem()})
-def list_aliases(query: Paging) -> dict[str, Any]:
+def list_aliases(query: ListQuery) -> dict[str, Any]:
     """Every alias, what it points at and pointed at before."""
-    return page(views(), query)
+    return page(views(removed=query.removed), query)
 
 
 @api.put("/<alias>", responses={200: Pointed, **problem(400, 404, 413)})
@@ -51,9 +55,11 @@ def remove(path: AliasPath) -> tuple[str, int]:
     return "", 204
 
 
-def views() -> list[dict[str, Any]]:
-    """All aliases as the API shows them."""
-    known = registry.aliases(store())
+def views(removed: bool = False) -> list[dict[str, Any]]:
+    """All aliases as the API shows them; with `removed`, those that point at nothing any more come last."""
+    known: dict[str, str | None] = {**registry.aliases(store())}
+    if removed:
+        known |= dict.fromkeys(registry.removed_aliases(store()))
     return [{"alias": a, "target": t, "history": registry.alias_history(store(), a)} for a, t in known.items()]
 
 

@@ -7,15 +7,15 @@ from flask import request
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
-from services.dashboard import intake
-from services.dashboard.api.models import DatasetCard, DatasetPage
+from services.dashboard import intake, uploads
+from services.dashboard.api.models import DatasetCard, DatasetPage, Upload
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
 from shared import datasets, registry, runs
 from shared.datasets import NotCached
 from shared.schemas import Strict
-from shared.store import check_name, read_json
+from shared.store import NotFound, check_name, read_json
 
 FILE = {"type": "string", "format": "binary"}
 UPLOAD = {
@@ -25,6 +25,9 @@ UPLOAD = {
         "multipart/form-data": {"schema": {"type": "object", "properties": {"file": FILE}, "required": ["file"]}},
     },
 }
+UPLOAD_ID = Field(
+    None, pattern="^[0-9a-f]{32}$", description="of the sender's choice; /api/datasets/uploads/ID says how far it is"
+)
 api = APIBlueprint("datasets", __name__, url_prefix="/api/datasets")
 
 
@@ -36,6 +39,7 @@ class UploadQuery(BaseModel):
     name: str | None = Field(None, description="name of the data set; by default made from the file's name")
     licence: str = Field("", max_length=200)
     filename: str | None = Field(None, max_length=1000, description="what the file is called, for a raw body")
+    upload: str | None = UPLOAD_ID
 
 
 class ImportBody(Strict):
@@ -44,6 +48,7 @@ class ImportBody(Strict):
     config: str | None = None
     revision: str | None = None
     name: str | None = None
+    upload: str | None = UPLOAD_ID
 
 
 class MixBody(Strict):
@@ -74,15 +79,32 @@ def upload(query: UploadQuery) -> tuple[dict[str, Any], int]:
     """Upload a file of conversations: as the body, or as the field `file` of a form. The same content again is 200."""
     if query.name:
         check_name(query.name, "data set")
-    count, note = intake.token_counter()
-    file, filename = intake.receive(request)
-    with file:
-        name = query.name or intake.name_from(filename)
-        return intake.add(
-            lambda folder: datasets.ingest(
-                Path(file.name), filename, folder, count_tokens=count, name=name, licence=query.licence, notes=note
-            )
-        )
+    with uploads.watched(query.upload) as (state, progress):
+        count, note = intake.token_counter()
+        file, filename = intake.receive(request)
+        with file:
+            name = query.name or intake.name_from(filename)
+            card, status = intake.add(
+                lambda folder: datasets.ingest(
+                    Path(file.name), filename, folder, count_tokens=count, name=name,
+                    licence=query.licence, notes=note, progress=progress,
+                )
+            )  # fmt: skip
+        state.reference = card["reference"]
+        return card, status
+
+
+class UploadPath(BaseModel):
+    upload: str = Field(description="the id that came with the upload, 32 hex digits")
+
+
+@api.get("/uploads/<string(length=32):upload>", responses={200: Upload, **problem(404)})
+def read_upload(path: UploadPath) -> dict[str, Any]:
+    """How far an upload or an import is: what has been read of it, and what came of it."""
+    found = uploads.get(path.upload)
+    if found is None:
+        raise NotFound(f"There is no upload {path.upload!r}. They are forgotten when the dashboard restarts.")
+    return found.model_dump()
 
 
 @api.post("/import", responses={201: DatasetCard, 200: DatasetCard, **problem(400, 409, 413, 507)})
@@ -91,12 +113,16 @@ def import_from_hub(body: ImportBody) -> tuple[dict[str, Any], int]:
     name = check_name(body.name, "data set") if body.name else intake.name_from(body.repository)
     count, note = intake.token_counter()
     try:
-        return intake.add(
-            lambda folder: datasets.from_hub(
-                body.repository, folder, split=body.split, config=body.config, revision=body.revision,
-                cache_dir=here().settings.hf_home / "hub", count_tokens=count, name=name, notes=note,
-            )
-        )  # fmt: skip
+        with uploads.watched(body.upload) as (state, progress):
+            card, status = intake.add(
+                lambda folder: datasets.from_hub(
+                    body.repository, folder, split=body.split, config=body.config, revision=body.revision,
+                    cache_dir=here().settings.hf_home / "hub", count_tokens=count, name=name, notes=note,
+                    progress=progress,
+                )
+            )  # fmt: skip
+            state.reference = card["reference"]
+            return card, status
     except NotCached as error:
         way_out = f"Fetch it first: tandem fetch --dataset {body.repository}"
         raise Refusal(409, "conflict", f"{body.repository} is not in the Hugging Face cache. {way_out}") from error

@@ -30,7 +30,7 @@ def list_exports(query: Paging) -> dict[str, Any]:
 @api.get("/<file>", responses={200: Export, **problem(400, 404)})
 def read_export(path: ExportPath) -> dict[str, Any]:
     """The card of an export."""
-    return _view(registry.export_card(store(), path.file), registry.aliases(store()))
+    return view(path.file)
 
 
 @api.get(
@@ -46,8 +46,7 @@ def download(path: ExportPath) -> Response:
 @api.get("/<file>/modelfile", responses={200: binary("text/plain", "a Modelfile for Ollama"), **problem(400, 404, 409)})
 def modelfile(path: ExportPath) -> Response:
     """What `ollama create` needs beside the file."""
-    text = render_template("modelfile.txt", file=_gguf(path), context=here().settings.context_tokens)
-    return Response(text, mimetype="text/plain")
+    return Response(modelfile_text(_gguf(path)), mimetype="text/plain")
 
 
 @api.delete("/<file>", responses={204: None, **problem(400, 404, 409)})
@@ -59,6 +58,16 @@ def delete_export(path: ExportPath) -> tuple[str, int]:
     intake.remove(store(), store().export(name), store().exports())
     store().export(f"{name}.json").unlink(missing_ok=True)
     return "", 204
+
+
+def modelfile_text(file: str) -> str:
+    """The Modelfile of a GGUF export."""
+    return render_template("modelfile.txt", file=file, context=here().settings.context_tokens)
+
+
+def view(name: str) -> dict[str, Any]:
+    """An export as the API shows it. Raises NotFound."""
+    return _view(registry.export_card(store(), name), registry.aliases(store()))
 
 
 def views() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, computed_field
 
 from shared.datasets import Card
-from shared.schemas import AdapterCard, ExportCard, Kind, Policy, RunSpec, State
+from shared.schemas import Action, AdapterCard, ExportCard, Kind, Policy, RunSpec, State
 
 ProblemType = Literal[
     "not_found", "bad_request", "conflict", "refused", "too_large", "queue_unreachable", "unauthorized", "internal"
@@ -48,7 +48,7 @@ class Disk(BaseModel):
     total: int
     free: int
     by_kind: dict[str, int] = Field(
-        description="bytes of data sets, runs, adapters, exports and the Hugging Face cache"
+        description="bytes of data sets, runs, their checkpoints, adapters, exports, chats and the Hugging Face cache"
     )
 
 
@@ -95,6 +95,11 @@ class NewKey(Key):
     key: str = Field(description="the key itself, shown this once")
 
 
+class SignInLink(BaseModel):
+    url: str = Field(description="opens a session in the browser that follows it first")
+    hours: int = Field(description="how long it can be used")
+
+
 class KeyPage(Page):
     items: list[Key]
 
@@ -108,6 +113,16 @@ class DatasetCard(Card):
 
 class DatasetPage(Page):
     items: list[DatasetCard]
+
+
+class Upload(BaseModel):
+    phase: Literal["receiving", "reading", "done", "failed"]
+    read: int = Field(0, description="bytes of the file whose rows have been read")
+    total: int = Field(0, description="bytes of the file")
+    accepted: int = Field(0, description="rows")
+    rejected: int = Field(0, description="rows")
+    message: str | None = Field(None, description="why it failed")
+    reference: str | None = Field(None, description="what came of it")
 
 
 class Row(BaseModel):
@@ -129,6 +144,7 @@ class Rejected(BaseModel):
 
 class RejectedPage(Page):
     items: list[Rejected]
+    kinds: dict[str, int] = Field(description="rejected rows by the kind of their reason, the most frequent first")
 
 
 class Token(BaseModel):
@@ -166,6 +182,7 @@ class RunItem(BaseModel):
     adapter: str | None
     encoding: str | None
     repository: str | None
+    action: Action | None = Field(description="of a fetch: what was to be done with the repository")
     state: State
     step: int
     steps: int | None
@@ -257,6 +274,15 @@ class AdapterPage(Page):
     items: list[Adapter]
 
 
+class AdapterFile(BaseModel):
+    name: str
+    bytes: int
+
+
+class AdapterFiles(BaseModel):
+    items: list[AdapterFile]
+
+
 class Export(ExportCard):
     aliases: list[str]
 
@@ -273,7 +299,7 @@ class Change(BaseModel):
 
 class Alias(BaseModel):
     alias: str
-    target: str
+    target: str | None = Field(description="null if the alias was removed")
     history: list[Change]
 
 

@@ -1,8 +1,6 @@
 """What is inside a data set: its rows, those that were rejected, the file it came from, and a row as tokens."""
 
-import json
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,8 @@ class RowsQuery(Paging):
 
 
 class RejectedQuery(Paging):
+    q: str = Field("", max_length=500, description="a part of the reason or of the row's text")
+    kind: str = Field("", max_length=200, description="a kind of reason, as `kinds` of the answer names it")
     download: bool = Field(False, description="the whole file instead of a page")
 
 
@@ -48,12 +48,18 @@ def read_rows(path: DatasetPath, query: RowsQuery) -> dict[str, Any]:
 @api.get("/<ref>/rejected", responses={200: RejectedPage, **problem(400, 404)})
 def read_rejected(path: DatasetPath, query: RejectedQuery) -> dict[str, Any] | Response:
     """A page of the rows that were not accepted, each with its reason."""
-    file = _folder(path) / "rejected.jsonl"
+    folder = _folder(path)
     if query.download:
-        return _download(file, f"{path.ref}-rejected.jsonl")
-    with file.open("rb") as lines:
-        items = [json.loads(line) for line in islice(lines, query.offset, query.offset + query.limit)]
-    return whole(items, registry.dataset_card(store(), path.ref)["rows"]["rejected"], query)
+        return _download(folder / "rejected.jsonl", f"{path.ref}-rejected.jsonl")
+    items, total = datasets.rejected(folder, query.offset, query.limit, query.q, query.kind)
+    return whole(items, total, query) | {"kinds": datasets.kinds(folder)}
+
+
+@api.get("/<ref>/data", responses={200: binary(BYTES, "data.jsonl: one canonical row a line"), **problem(400, 404)})
+def read_data(path: DatasetPath) -> Response:
+    """The accepted rows as JSONL."""
+    reference = registry.dataset_reference(store(), path.ref)
+    return _download(store().dataset(reference) / "data.jsonl", f"{reference}.jsonl")
 
 
 @api.get("/<ref>/original", responses={200: binary(BYTES, "the file as it was uploaded"), **problem(400, 404)})

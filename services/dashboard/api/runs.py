@@ -1,11 +1,12 @@
 """Runs: asked for, listed, cancelled, resumed, cloned; their events, curve and log by page. `sse` streams the events."""
 
+import threading
 from typing import Any
 
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
-from services.dashboard import run_view
+from services.dashboard import intake, run_view
 from services.dashboard.api.models import Events, Log, Metrics, Run, RunPage
 from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import here, store
@@ -18,6 +19,7 @@ from shared.store import NotFound
 
 LOG_BYTES = 64 << 10
 api = APIBlueprint("runs", __name__, url_prefix="/api/runs")
+_changing = threading.Lock()  # a run is resumed or deleted, never both
 
 
 class ListQuery(Paging):
@@ -103,8 +105,9 @@ def stop(path: RunPath) -> dict[str, Any]:
 @api.post("/<run_id>/resume", responses={200: Run, **problem(400, 404, 409, 503)})
 def resume(path: RunPath) -> dict[str, Any]:
     """Queue a failed or cancelled run again; it goes on from its last checkpoint."""
-    spec = runs.read_spec(store(), path.run_id)
-    attempt = runs.resume(store(), path.run_id)
+    with _changing:
+        spec = runs.read_spec(store(), path.run_id)
+        attempt = runs.resume(store(), path.run_id)
     queue.send(here().celery, spec, attempt)
     return run_view.detail(store(), path.run_id)
 
@@ -115,6 +118,26 @@ def clone(path: RunPath, body: CloneBody) -> tuple[dict[str, Any], int]:
     spec = runs.read_spec(store(), path.run_id)
     job = spec.job.model_copy(update={"overrides": {**spec.job.overrides, **body.overrides}})
     return _submit(spec.kind, job, cloned_from=spec.id), 201
+
+
+@api.delete("/<run_id>", responses={204: None, **problem(400, 404, 409)})
+def delete_run(path: RunPath) -> tuple[str, int]:
+    """Delete a run that has ended: its events, log and checkpoints. What it published stays."""
+    with _changing:
+        runs.check_ended(store(), path.run_id)
+        intake.remove(store(), store().run(path.run_id), store().runs())
+    return "", 204
+
+
+@api.delete("/<run_id>/checkpoints", responses={204: None, **problem(400, 404, 409)})
+def delete_checkpoints(path: RunPath) -> tuple[str, int]:
+    """Delete the checkpoints of a run that has ended; resumed, it would begin again from its first step."""
+    folder = store().run(path.run_id) / "checkpoints"
+    with _changing:
+        runs.check_ended(store(), path.run_id)
+        intake.remove(store(), folder, store().runs())
+        folder.mkdir()
+    return "", 204
 
 
 @api.get("/<run_id>/events", responses={200: Events, **problem(400, 404)})

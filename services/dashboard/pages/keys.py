@@ -1,5 +1,17 @@
-"""API keys."""
+"""API keys for programs, and sign-in links for people."""
 
-from flask import Blueprint
+from flask import Blueprint, render_template
+
+from services.dashboard.api import keys as api_keys
+from services.dashboard.context import here, store
+from shared import registry
 
 blueprint = Blueprint("key_pages", __name__, url_prefix="/keys")
+
+
+@blueprint.get("")
+def keys() -> str:
+    """The keys, one more, one less; and a link for another browser."""
+    aliases = registry.aliases(store())
+    model = "production" if "production" in aliases else here().settings.base_model
+    return render_template("keys.html", keys=api_keys.views(), url=here().settings.public_url, model=model)

@@ -1,0 +1,54 @@
+"""The forms of an export in a person's words: what each is for, how large it will be, and what its agreement means."""
+
+from typing import Any
+
+from shared import hub
+from shared.schemas import ENCODINGS, Encoding
+from shared.settings import Settings
+from shared.store import NotFound
+
+ABOUT: dict[Encoding, str] = {
+    "MXFP4": "Experts in 4 bits, as gpt-oss was published. The smallest, and the one to begin with.",
+    "Q8_0": "Everything in 8 bits. Nearly exact, and larger than MXFP4.",
+    "F16": "Everything in 16 bits. The closest to the adapter, to compare the others with.",
+    "merged": "A folder of 16-bit weights for vLLM, transformers and further training. No GGUF.",
+}
+TOKENIZER_BYTES = 13 << 20  # of the vocabulary and merges that a GGUF file carries
+BITS = {"F16": (16.0, 16.0), "merged": (16.0, 16.0), "Q8_0": (8.5, 8.5), "MXFP4": (4.25, 8.5)}  # experts', the others'
+
+
+def choices(settings: Settings) -> list[dict[str, Any]]:
+    """Each encoding with what it is for and its estimated size in bytes, None while the base is not in the cache."""
+    return [{"name": name, "about": ABOUT[name], "bytes": _estimate(settings, name)} for name in ENCODINGS]
+
+
+def _estimate(settings: Settings, encoding: Encoding) -> int | None:
+    try:
+        total, experts = hub.parameters(hub.snapshot(settings.base_model, "main", settings.hf_home))
+    except NotFound:
+        return None
+    in_experts, elsewhere = BITS[encoding]
+    weights = (experts * in_experts + (total - experts) * elsewhere) / 8
+    return round(weights) + (0 if encoding == "merged" else TOKENIZER_BYTES)
+
+
+def agreement(parity: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was measured of an export against its adapter, as (figure, sentence); empty if it was not measured."""
+    told: list[tuple[str, str]] = []
+    if "top1" in parity:
+        told.append((f"{100 * parity['top1']:.1f} %", _top1(parity)))
+    if "exact_answers" in parity:
+        told.append((f"{100 * parity['exact_answers']:.0f} %", "of the answers are the same, token for token."))
+    if "cosine" in parity:
+        told.append((f"{parity['cosine']:.4f}", "likeness of the probabilities of the next token; 1 is the same."))
+    if "kl" in parity:
+        told.append((f"{parity['kl']:.4f}", "nats that the probabilities are apart; 0 is the same."))
+    if "prompt_tokens_equal" in parity:
+        same = parity["prompt_tokens_equal"]
+        told.append(("same" if same else "differ", "tokens of the prompts, so the model reads what the adapter reads."))
+    return told
+
+
+def _top1(parity: dict[str, Any]) -> str:
+    where = f" at {parity['tokens']:,} places in {parity['prompts']} answers" if "tokens" in parity else ""
+    return f"of the time the likeliest next token is the adapter's{where}."

@@ -1,0 +1,95 @@
+"""The pages of data sets where no browser is needed: what is missing, what is odd, and what the address says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from services.dashboard.watch import Look, Watch
+from shared import runs
+from shared.schemas import Job
+from shared.settings import Settings
+from tests.integration.api import BAD, GOOD, Api
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages say whether the services are up; here none is, and finding that out takes a while each time."""
+    monkeypatch.setattr(Watch, "latest", lambda _: Look({}, 0, []))
+
+
+@pytest.fixture
+def api(settings: Settings) -> Api:
+    return Api(settings)
+
+
+def page(api: Api, path: str, status: int = 200) -> str:
+    return api("GET", path, status, headers={"Accept": "text/html"}).text
+
+
+def test_without_the_base_the_token_view_offers_to_fetch_it(settings: Settings, tmp_path: Path) -> None:
+    api = Api(settings.model_copy(update={"hf_home": tmp_path / "empty"}))
+    ref = api.upload()["reference"]
+    assert "Tokens are not counted" in page(api, f"/datasets/{ref}")
+    text = page(api, f"/datasets/{ref}/tokens")
+    assert "is not in the Hugging Face cache" in text
+    assert 'data-api="POST /api/runs"' in text
+    run = runs.create(api.store, "fetch-1", "fetch", Job(repository=settings.base_model))
+    text = page(api, f"/datasets/{ref}/tokens")
+    assert f"/runs/{run.id}" in text and 'data-api="POST /api/runs"' not in text
+
+
+def test_a_row_that_cannot_be_rendered_says_why(settings: Settings, tmp_path: Path) -> None:
+    tagged = GOOD.replace(b'"4"', b'"<|channel|>final<|message|>4"')
+    ref = Api(settings.model_copy(update={"hf_home": tmp_path / "empty"})).upload(tagged)["reference"]
+    text = page(Api(settings), f"/datasets/{ref}/tokens")
+    assert "cannot be rendered" in text and "channel tags" in text
+
+
+def test_an_empty_place_says_what_to_do_next(api: Api) -> None:
+    assert "No data set yet" in page(api, "/datasets")
+    assert "A mix takes two data sets" in page(api, "/datasets/mix")
+    ref = api.upload()["reference"]
+    assert "Nothing was rejected" in page(api, f"/datasets/{ref}/rejected")
+    assert "No row found" in page(api, f"/datasets/{ref}/rows?q=absent")
+
+
+def test_odd_addresses_show_what_there_is(api: Api) -> None:
+    ref = api.upload(GOOD * 15 + BAD)["reference"]
+    for query in ("page=0", "page=-5", "page=99", f"page={10**30}", "page=x", "q=%00", "q=" + "x" * 3000):
+        page(api, f"/datasets/{ref}/rows?{query}")
+        page(api, f"/datasets/{ref}/rejected?{query}&kind=none")
+        page(api, f"/datasets?sort=-nothing&{query}")
+    assert "Row 14" in page(api, f"/datasets/{ref}/rows?page=99")
+    for query in ("row=99", "row=-1", "policy=none", "effort=huge", "max_length=-3", "example=7", "example=1&part=999"):
+        page(api, f"/datasets/{ref}/tokens?{query}")
+    assert "no example 7" in page(api, f"/datasets/{ref}/tokens?example=7")
+    for query in ("share=5", "share=x", "share=nan", "total=-1", "reasoning=none", f"reasoning={ref}&direct={ref}"):
+        page(api, f"/datasets/mix?{query}")
+    api.upload(GOOD * 15, "name=same")
+    page(api, "/datasets/mix")
+    assert "nothing to mix" in page(api, f"/datasets/mix?direct={ref}&share=nan")
+    page(api, f"/datasets/{ref}/rows/15", 404)
+    page(api, "/datasets/none/rows", 404)
+    page(api, "/datasets/..%2F..", 404)
+    page(api, "/datasets/NO!", 400)
+
+
+def test_an_adapter_that_learned_from_it_is_linked(api: Api) -> None:
+    ref = api.upload()["reference"]
+    adapter = api.adapter()
+    card = api.store.adapter(adapter) / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "dataset": ref}))
+    assert f'href="/adapters/{adapter}"' in page(api, f"/datasets/{ref}")
+    assert f'href="/adapters/{adapter}"' not in page(api, f"/datasets/{api.upload(GOOD * 2)['reference']}")
+
+
+def test_a_deleted_parent_of_a_mix_is_named_without_a_link(api: Api) -> None:
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    first = api.upload(GOOD * 9, "name=one")["reference"]
+    second = api.upload(json.dumps(row).encode() * 1 + b"\n" + GOOD * 5, "name=two")["reference"]
+    mixed = api("POST", "/api/datasets/mix", 201, json={"reasoning": first, "direct": second, "name": "both"}).json
+    api("DELETE", f"/api/datasets/{second}", 204)
+    text = page(api, f"/datasets/{mixed['reference']}")
+    assert f'<a href="/datasets/{first}">' in text
+    assert f"{second} <span" in text and f'<a href="/datasets/{second}">' not in text
