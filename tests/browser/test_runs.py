@@ -300,6 +300,16 @@ def test_a_clone_is_filled_with_what_its_parent_was_asked_for(page: Page, site: 
     )
 
 
+def test_a_run_that_has_ended_is_deleted_after_a_question(page: Page, site: Site) -> None:
+    runs_data.ended(site.store, "train-gone-0000", 5, datetime.now(UTC))
+    page.goto("/runs/train-gone-0000")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Its curve, log and checkpoints are lost.")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/runs")
+    assert not runs.exists(site.store, "train-gone-0000")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_are_accessible_and_fit_a_phone(
     visitor: Callable[..., BrowserContext], site: Site, dataset: str, streamed: str, scheme: str

@@ -1,6 +1,6 @@
 """The pages, one module each. They read the data directory themselves; what they change, they change through the API."""
 
-from services.dashboard.pages import adapters, chat, datasets, exports, home, keys, new_run, queue, runs, system  # noqa: F401
+from services.dashboard.pages import adapters, chat, datasets, exports, home, keys, new_run, queue, runs, system
 
-PAGES = (home, chat, datasets, runs, adapters, exports, queue, system, keys)
-BLUEPRINTS = tuple(page.blueprint for page in PAGES)
+PAGES = (home, chat, datasets, runs, new_run, adapters, exports, queue, system, keys)
+BLUEPRINTS = tuple(dict.fromkeys(page.blueprint for page in PAGES))  # `new_run` adds to that of `runs`

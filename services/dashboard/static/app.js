@@ -60,7 +60,7 @@ async function act(element, body) {
     element.dispatchEvent(new CustomEvent("done", { bubbles: true, detail: value }));
     if (data(element, "go")) location.href = data(element, "go").replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(value[name]).replaceAll("%40", "@"));
     else if (data(element, "say")) say(element, data(element, "say"));
-    refresh();
+    if (!data(element, "go")) refresh(); // what is left may be of something that is gone
   } catch (error) {
     say(element, error.message, true);
   } finally {

@@ -101,6 +101,8 @@ export class Curves {
         if (key !== "validation_loss" || value != null) pairs.push([COLUMNS[key].name, value == null ? "–" : COLUMNS[key].write(value)]);
         if (key === "loss" && this.view.smooth > 0 && value != null) pairs.push(["Smoothed", COLUMNS.loss.write(smoothed(known, this.view.smooth)[at])]);
       }
+      if (run.target && i === 0) pairs.push(["Target (dotted)", String(run.target)]);
+      if (run.resumed?.length) pairs.push(["Resumed at", run.resumed.join(", ")]);
       return this.#reading(run, i, pairs);
     });
     get("readout").replaceChildren(...rows);
