@@ -11,7 +11,7 @@ from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
 from services.dashboard import auth, errors, filters, intake, log, pages
-from services.dashboard.api import adapters, aliases, exports, keys, recipes, rows, sse, system
+from services.dashboard.api import adapters, aliases, chats, exports, keep, keys, recipes, sse, system
 from services.dashboard.api.models import Problem
 from services.dashboard.context import NAME, Context
 from services.dashboard.watch import Watch
@@ -20,7 +20,7 @@ from shared.settings import Settings
 from shared.store import Store
 
 FOLDER = Path(__file__).parent
-BODY_LIMIT = 1 << 20  # of every route but the upload, which sets its own
+BODY_LIMIT = 1 << 20  # of every route but uploads and chats, which set their own
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -56,7 +56,7 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         MAX_CONTENT_LENGTH=BODY_LIMIT,
         TEMPLATES_AUTO_RELOAD=False,
     )
-    for part in (rows, sse, adapters, exports, aliases, keys, recipes, system):
+    for part in (keep, sse, adapters, exports, aliases, chats, keys, recipes, system):
         app.register_api(part.api)
     app.register_blueprint(auth.blueprint)
     for blueprint in pages.BLUEPRINTS:

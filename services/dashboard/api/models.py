@@ -131,12 +131,19 @@ class RejectedPage(Page):
     items: list[Rejected]
 
 
-class Token(BaseModel):
+class PlainToken(BaseModel):
     id: int
     text: str
     channel: str | None
     role: str
     kind: str
+
+
+class TokenList(BaseModel):
+    tokens: list[PlainToken]
+
+
+class Token(PlainToken):
     supervised: bool
 
 
