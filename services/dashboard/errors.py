@@ -69,7 +69,8 @@ def register(app: Flask) -> None:
 
 def answer(status: int, type_: str, message: str, details: list[Any] | None = None) -> Response:
     """The error as JSON, or as a page for a browser that is not calling the API."""
-    if not request.path.startswith(("/api", "/auth", "/v1")) and request.accept_mimetypes.best == "text/html":
+    wanted = request.accept_mimetypes.best_match(("application/json", "text/html"))
+    if not request.path.startswith(("/api", "/auth", "/v1")) and wanted == "text/html":
         return make_response(render_template("error.html", status=status, message=message), status)
     error: dict[str, Any] = {"message": message, "type": type_}
     if details:

@@ -6,10 +6,11 @@ const PAIRS = [["$$", "$$", true], ["\\[", "\\]", true], ["\\(", "\\)", false], 
 export function mathematics(md) {
   md.inline.ruler.before("escape", "mathematics", inline);
   md.block.ruler.before("fence", "mathematics", block, { alt: ["paragraph", "reference", "blockquote", "list"] });
-  const shown = (name, tex, kind) =>
-    `<${name} class="math${kind}" data-tex="${md.utils.escapeHtml(tex)}">${md.utils.escapeHtml(tex)}</${name}>`;
-  md.renderer.rules.mathematics = (tokens, place) => shown("span", tokens[place].content, tokens[place].meta.display ? " display" : "");
-  md.renderer.rules.mathematics_block = (tokens, place) => shown("div", tokens[place].content, " display");
+  const { escapeHtml } = md.utils;
+  const shown = (name, { content, markup, meta }) => // until it is set, and if it cannot be, as it was written
+    `<${name} class="math${meta.display ? " display" : ""}" data-tex="${escapeHtml(content)}">${escapeHtml(markup + content + meta.close)}</${name}>`;
+  md.renderer.rules.mathematics = (tokens, place) => shown("span", tokens[place]);
+  md.renderer.rules.mathematics_block = (tokens, place) => shown("div", tokens[place]);
 }
 
 function inline(state, silent) {
@@ -24,7 +25,7 @@ function inline(state, silent) {
   if (open === "$" && (/^\s|\s$/.test(tex) || /\d/.test(src[end + 1] ?? ""))) return false;
   if (!silent) {
     const token = state.push("mathematics", "", 0);
-    Object.assign(token, { content: tex.trim(), markup: open, meta: { display } });
+    Object.assign(token, { content: tex.trim(), markup: open, meta: { display, close } });
   }
   state.pos = end + close.length;
   return true;
@@ -59,7 +60,7 @@ function block(state, begin, end, silent) {
   if (!closed && first !== open) return false;
   if (silent) return true;
   const token = state.push("mathematics_block", "", 0);
-  Object.assign(token, { block: true, content: lines.join("\n").trim(), map: [begin, line], markup: open });
+  Object.assign(token, { block: true, content: lines.join("\n").trim(), map: [begin, line], markup: open, meta: { display: true, close } });
   state.line = line;
   return true;
 }

@@ -34,7 +34,7 @@ export class View {
   thinking() {
     this.thought = el("div.thought");
     this.summary = el("summary");
-    this.fold = el("details.thinking", { hidden: true, open: this.running && remembered().thinking === true }, this.summary, this.thought);
+    this.fold = el("details.thinking", { hidden: true, open: !this.message.content && !this.message.finish && remembered().thinking === true }, this.summary, this.thought);
     this.summary.addEventListener("click", () => remember({ thinking: !this.fold.open }));
     return this.fold;
   }
@@ -112,8 +112,8 @@ export class View {
       hash,
       effort && effort !== "medium" ? el("span", {}, `${effort} effort`) : null,
       message.corrected ? null : tokens,
-      speed ? el("span", {}, `${speed.toFixed(0)} tokens/s`) : null,
-      first ? el("span", { title: "Time until the first token" }, `first after ${first.toFixed(2)} s`) : null,
+      speed ? el("span", { title: "Tokens a second" }, `${speed.toFixed(0)}/s`) : null,
+      first ? el("span", { title: "Time until the first token" }, `first ${first.toFixed(2)} s`) : null,
       message.finish && !["stop", "stopped", "length"].includes(message.finish) ? el("span", {}, `ended with ${message.finish}`) : null,
     ];
     return facts.filter(Boolean);
@@ -134,7 +134,7 @@ export class View {
     const { message, acts, column } = this;
     const models = acts.models().map((name) => el("option", { value: name }, name));
     const other = el("select.plain", { "aria-label": "Answer again with another model", title: "Answer again with another model", onchange: () => acts.again(column, message, other.value) },
-      el("option", { value: "" }, "Again with…"), ...models);
+      el("option", { value: "" }, "with…"), ...models);
     const tokens = message.token_ids?.length
       ? button("Tokens", () => showTokens(this.element, message, tokens), { "aria-expanded": "false", title: "The raw tokens, with their ids and channels" })
       : null;

@@ -24,11 +24,16 @@ export async function load(told) {
 }
 
 // The model for a new chat: the one used last, else what production points at, else what was trained last.
-export function usual(place = 0) {
-  const before = remembered().models?.[place];
-  if (names().includes(before)) return before;
-  const order = ["production", ...served.filter(({ kind }) => kind === "adapter").map(({ id }) => id), ...names()];
-  return order.find((name) => names().includes(name) && (place === 0 || name !== usual(0))) ?? names()[0] ?? "";
+export function usual() {
+  const before = remembered().models?.[0];
+  const order = [before, "production", ...served.filter(({ kind }) => kind === "adapter").map(({ id }) => id), ...names()];
+  return order.find((name) => names().includes(name)) ?? "";
+}
+
+// The one to compare with: the base, or beside the base itself the usual one.
+export function other(model) {
+  const base = served.find(({ kind }) => kind === "base")?.id;
+  return base && base !== model ? base : (names().find((name) => name !== model) ?? model);
 }
 
 // Fill a select; a model that is not served any more stays in it, and is said to be gone.

@@ -213,7 +213,7 @@ function pick(column, model) {
   remember({ models: session.columns.map((each) => each.model) });
   session.settle();
 }
-$("side-by-side").addEventListener("click", () => { session.beside(options.usual(1) || options.names()[0]); $("beside").focus(); });
+$("side-by-side").addEventListener("click", () => { session.beside(options.other(session.columns[0].model)); $("beside").focus(); });
 $("beside-close").addEventListener("click", () => { session.beside(null); $("side-by-side").focus(); });
 $("new-chat").addEventListener("click", () => openChat(null));
 $("chat-menu").addEventListener("click", () => sidebar.menu({ id: session.conversation.id, title: session.conversation.title }, $("chat-menu")));

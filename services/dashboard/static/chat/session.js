@@ -5,6 +5,12 @@ import { answer } from "./stream.js";
 
 const MOST_IDS = 8000; // token ids kept with a message
 
+let leaving = false; // then a stream ends because its page does, which is no error of the answer
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => { leaving = false; }, 3000); // the person may have stayed
+});
+
 export class Session {
   // `changed(session, message, what)`: "lines" for another shape, "text" for more of a message, "end" when it is whole,
   // "kept" for a change of `trouble`, "named" when it got its address.
@@ -98,6 +104,7 @@ export class Session {
         this.take(message, part, (performance.now() - began) / 1000, before, more);
       }
     } catch (error) {
+      if (leaving) return;
       if (error.name === "AbortError") message.finish = "stopped";
       else {
         message.error = error.message;
