@@ -34,7 +34,7 @@ function groups(list) {
     if (found.at(-1)?.name !== name) found.push({ name, channel: token.channel, tokens: [] });
     found.at(-1).tokens.push(token);
   }
-  return found.map((group) => el("section", { "aria-label": group.name }, el("h4", {}, group.name),
+  return found.map((group) => el("section", { "aria-label": group.name }, el("p", {}, group.name),
     el(`ol.${/^[a-z]+$/.test(group.channel ?? "") ? group.channel : "none"}`, {}, ...group.tokens.map(one))));
 }
 

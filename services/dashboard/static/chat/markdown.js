@@ -45,26 +45,31 @@ export class Flow {
 
   reset() {
     this.element.replaceChildren();
-    Object.assign(this, { finished: "", env: {}, live: [] });
+    Object.assign(this, { source: "", finished: "", env: {}, live: [], explained: false });
   }
 
-  // `whole`: nothing more comes, so the last block is finished, too.
+  // `whole`: nothing more comes for now.
   update(text, whole) {
     const source = text.replace(/\r\n?/g, "\n");
     if (!source.startsWith(this.finished)) this.reset();
+    if (source !== this.source) this.draw(source);
+    if (whole && !this.explained && Object.keys(this.env.references ?? {}).length) {
+      const { env } = this; // a link may be explained after the block in which it stands
+      this.reset();
+      Object.assign(this, { env, explained: true });
+      this.draw(source);
+    }
+  }
+
+  draw(source) {
     const rest = source.slice(this.finished.length);
     const tokens = md.parse(rest, this.env);
-    if (whole && Object.keys(this.env.references ?? {}).length && this.finished) {
-      this.reset(); // a link may be explained after the block in which it stands
-      this.update(text, true);
-      return;
-    }
-    const last = whole ? tokens.length : lastBlock(tokens);
+    const last = lastBlock(tokens);
     for (const node of this.live) node.remove();
     this.append(tokens.slice(0, last));
     this.live = this.append(tokens.slice(last));
-    if (whole) this.finished = source;
-    else if (last) this.finished += upTo(rest, tokens[last].map[0]);
+    this.source = source;
+    if (last) this.finished += upTo(rest, tokens[last].map[0]);
   }
 
   append(tokens) {

@@ -1,5 +1,7 @@
 // One answer of a model as it comes: server-sent events in, parts out; what goes wrong is said in a sentence.
 
+const BUSY = 30; // milliseconds of work after which the page gets a turn: an answer may come faster than it can be drawn
+
 export class Trouble extends Error {
   // kind: what helps. "again", "model" (choose another), "long" (say less), "away" (wait for the connection)
   constructor(message, kind) {
@@ -56,11 +58,16 @@ const called = ({ function: { name, arguments: text } = {} }) => (name ? `\n\n\`
 // The JSON of each event. What cannot be read is passed over: the next event may be whole.
 async function* chunks(stream) {
   let rest = "";
+  let rested = performance.now();
   for await (const bytes of pieces(stream.pipeThrough(new TextDecoderStream()))) {
     const lines = (rest + bytes).split(/\r\n|\n/);
     rest = lines.pop();
     for (const line of lines) {
       if (!line.startsWith("data:")) continue;
+      if (performance.now() - rested > BUSY) {
+        await new Promise((resolve) => { setTimeout(resolve); });
+        rested = performance.now();
+      }
       const data = line.slice(5).trim();
       if (data === "[DONE]") return;
       try { yield Object(JSON.parse(data)); } catch { continue; }
