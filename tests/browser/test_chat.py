@@ -121,6 +121,18 @@ def test_a_reload_in_the_middle_keeps_what_was_shown_and_goes_on(page: Page, tra
     assert requests[0]["messages"][-1] == {"role": "assistant", "content": "From nine", "reasoning_content": "Hours."}
 
 
+def test_a_long_part_survives_a_reload_as_well(page: Page, trained: Site) -> None:
+    """A browser sends no more than 64 KiB after its page has gone; the rest waits in it."""
+    gate, long = threading.Event(), "word " * 20_000
+    with scripted(page, chunk(content="Begun. "), gate, chunk(content=long + "reached."), threading.Event()):
+        ask(opened(page))
+        page.wait_for_url("**/chat/*")
+        gate.set()
+        expect(answers(page)).to_contain_text("reached.")
+        opened(page, page.url)
+    expect(answers(page)).to_contain_text("reached.")
+
+
 def test_an_answer_that_was_stopped_is_gone_on_with_by_the_real_model(page: Page, adapter: str, trained: Site) -> None:
     gate = threading.Event()
     opened(page, f"/chat?model={quote(adapter)}")

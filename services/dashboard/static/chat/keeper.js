@@ -15,6 +15,7 @@ export class Keeper {
     this.removed = [];
     this.timer = null;
     this.sending = null;
+    this.flying = null; // what is on its way, as long as it is not known to have arrived
   }
 
   get waiting() {
@@ -56,6 +57,7 @@ export class Keeper {
   async send() {
     const body = this.take();
     const { conversation } = this;
+    this.flying = body;
     try {
       if (conversation.id) await call("PATCH", `/api/chats/${conversation.id}`, body);
       else {
@@ -71,6 +73,8 @@ export class Keeper {
         this.later(4 * EVERY);
       }
       this.told(error);
+    } finally {
+      this.flying = null;
     }
   }
 
@@ -94,6 +98,7 @@ export class Keeper {
 
   // The page goes: no answer can be waited for.
   leave() {
+    if (this.flying && this.conversation.id) this.putBack(this.flying); // twice is the same as once
     if (!this.waiting || (!this.conversation.id && !this.dirty.size)) return;
     const { id } = this.conversation;
     const body = this.take();

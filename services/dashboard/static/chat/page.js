@@ -70,6 +70,7 @@ function draw() {
   arrange([...views.values()].map(({ element }) => element));
   for (const view of views.values()) {
     const twin = view.column && lines[0][lines[1].indexOf(view.message)];
+    view.element.classList.toggle("last", view.message === lines[view.column].at(-1));
     view.element.classList.toggle("twin", Boolean(twin) && twin.role === "user" && twin.content === view.message.content);
   }
   $("talk").classList.toggle("two", columns.length > 1);
@@ -198,6 +199,7 @@ others.onmessage = ({ data }) => {
 };
 addEventListener("popstate", () => openChat(location.pathname.split("/")[2] || null, false));
 addEventListener("pagehide", () => { for (const each of new Set([session, ...sessions.values()])) each?.keeper.leave(); });
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // its streams have ended meanwhile
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   refresh();

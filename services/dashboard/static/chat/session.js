@@ -5,10 +5,12 @@ import { answer } from "./stream.js";
 
 const MOST_IDS = 8000; // token ids kept with a message
 
+const STAY = 3000; // milliseconds
+
 let leaving = false; // then a stream ends because its page does, which is no error of the answer
 addEventListener("beforeunload", () => {
   leaving = true;
-  setTimeout(() => { leaving = false; }, 3000); // the person may have stayed
+  setTimeout(() => { leaving = false; }, STAY); // the person may have stayed
 });
 
 export class Session {
@@ -104,7 +106,7 @@ export class Session {
         this.take(message, part, (performance.now() - began) / 1000, before, more);
       }
     } catch (error) {
-      if (leaving) return;
+      if (leaving) await new Promise((resolve) => { setTimeout(resolve, STAY); });
       if (error.name === "AbortError") message.finish = "stopped";
       else {
         message.error = error.message;
