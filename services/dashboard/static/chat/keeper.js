@@ -16,6 +16,7 @@ export class Keeper {
     this.timer = null;
     this.sending = null;
     this.flying = null; // what is on its way, as long as it is not known to have arrived
+    this.sent = 0; // requests so far: what was read before the last one does not have it
   }
 
   get waiting() {
@@ -58,6 +59,7 @@ export class Keeper {
     const body = this.take();
     const { conversation } = this;
     this.flying = body;
+    this.sent += 1;
     try {
       if (conversation.id) await call("PATCH", `/api/chats/${conversation.id}`, body);
       else {

@@ -10,6 +10,7 @@ import { scroller } from "./scroll.js";
 import { Session } from "./session.js";
 import * as sidebar from "./sidebar.js";
 
+const ANSWERING = 4000; // milliseconds for which another window's word that it is answering holds
 const $ = (id) => document.getElementById(id);
 const sessions = new Map(); // id -> Session, those that were opened
 const elsewhere = new Map(); // message id -> when another window last said that it is answering it
@@ -46,7 +47,7 @@ const acts = {
   },
   keep: (column, message) => keep.offer(session.conversation.line(message.id), session.conversation.system),
   models: options.names,
-  elsewhere: ({ id }) => Date.now() - (elsewhere.get(id) ?? 0) < 4000,
+  elsewhere: ({ id }) => Date.now() - (elsewhere.get(id) ?? 0) < ANSWERING,
   focus: () => $("text").focus(),
   fresh: () => openChat(null),
 };
@@ -187,14 +188,22 @@ function blank() {
 async function refresh() {
   const which = session;
   if (!which?.conversation.id) return;
-  const value = await call("GET", `/api/chats/${which.conversation.id}`).catch((error) => error);
+  let value = null;
+  for (let sent = null; sent !== which.keeper.sent || which.keeper.flying;) {
+    sent = which.keeper.sent;
+    await which.keeper.sending;
+    value = await call("GET", `/api/chats/${which.conversation.id}`).catch((error) => error);
+  }
   if (value.messages) which.merge(value);
   else if (value.status === 404 && which === session) say("This conversation has been deleted in another window. What you see is not kept any more.");
 }
 
 others.onmessage = ({ data }) => {
-  for (const id of data.running ?? []) elsewhere.set(id, Date.now());
-  if (data.chat === session?.conversation.id) refresh().then(() => { if (data.running) draw(); });
+  for (const id of data.running) elsewhere.set(id, Date.now());
+  if (data.chat === session?.conversation.id) refresh().then(() => {
+    draw();
+    if (data.running.length) setTimeout(draw, ANSWERING + 500); // that window may be closed meanwhile
+  });
   else if (!document.hidden) sidebar.load();
 };
 addEventListener("popstate", () => openChat(location.pathname.split("/")[2] || null, false));
