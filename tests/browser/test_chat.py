@@ -264,6 +264,13 @@ def test_two_models_answer_side_by_side_each_on_its_own_line(page: Page, adapter
         expect(page.locator(".message", has_text="Are you sure?")).to_have_count(2)
     said = {request["model"]: request["messages"][1]["content"] for request in requests}
     assert set(said) == {adapter, BASE} and said[adapter] != said[BASE]
+    page.locator(".c2.user").last.get_by_role("button", name="Edit").click()
+    with scripted(page, chunk(content="No."), END) as requests:
+        page.get_by_label("The question").fill("Are you?")
+        page.keyboard.press("Enter")
+        expect(answers(page).last).to_have_text("No.")
+        expect(page.locator(".user", has_text=re.compile(r"^.*Are you\?"))).to_have_count(2)
+    assert {request["model"] for request in requests} == {adapter, BASE}
     page.wait_for_function("document.querySelector('#said').hidden")
     opened(page, page.url)
     expect(page.locator(".c2.assistant")).to_have_count(2)

@@ -23,8 +23,12 @@ export function start(acts) {
     return save();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open], :popover-open") && acts.running()) acts.stop();
-    if (event.ctrlKey && event.shiftKey && event.key.toLowerCase() === "o") { event.preventDefault(); acts.fresh(); }
+    const elsewhere = document.querySelector("dialog[open], :popover-open");
+    if (event.key === "Escape" && !event.defaultPrevented && !elsewhere && acts.running()) acts.stop();
+    if (event.ctrlKey && event.shiftKey && event.key.toLowerCase() === "o") {
+      event.preventDefault();
+      acts.fresh();
+    }
   });
 }
 

@@ -28,8 +28,8 @@ md.renderer.rules.table_close = () => "</table></div>";
 md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, place) => {
   const language = md.utils.escapeHtml(tokens[place].info.trim().split(/\s+/)[0] ?? "");
   const code = md.utils.escapeHtml(tokens[place].content);
-  return `<div class="code"><div class="codebar"><span>${language || "text"}</span><button type="button" class="plain" data-code>Copy</button></div>`
-    + `<pre tabindex="0" aria-label="Code">${`<code>${code}</code>`}</pre></div>`;
+  const bar = `<span>${language || "text"}</span><button type="button" class="plain" data-code>Copy</button>`;
+  return `<div class="code"><div class="codebar">${bar}</div><pre tabindex="0" role="region" aria-label="Code"><code>${code}</code></pre></div>`;
 };
 
 // A model's headings stand below the page's own, whatever level it begins with.

@@ -7,8 +7,10 @@ export function mathematics(md) {
   md.inline.ruler.before("escape", "mathematics", inline);
   md.block.ruler.before("fence", "mathematics", block, { alt: ["paragraph", "reference", "blockquote", "list"] });
   const { escapeHtml } = md.utils;
-  const shown = (name, { content, markup, meta }) => // until it is set, and if it cannot be, as it was written
-    `<${name} class="math${meta.display ? " display" : ""}" data-tex="${escapeHtml(content)}">${escapeHtml(markup + content + meta.close)}</${name}>`;
+  const shown = (name, { content, markup, meta }) => { // until it is set, and if it cannot be, as it was written
+    const written = escapeHtml(markup + content + meta.close);
+    return `<${name} class="math${meta.display ? " display" : ""}" data-tex="${escapeHtml(content)}">${written}</${name}>`;
+  };
   md.renderer.rules.mathematics = (tokens, place) => shown("span", tokens[place]);
   md.renderer.rules.mathematics_block = (tokens, place) => shown("div", tokens[place]);
 }

@@ -16,8 +16,8 @@ export async function load(told) {
   const list = answer?.ok ? (await answer.json().catch(() => null))?.data : null;
   if (!list?.length) {
     retry = setTimeout(() => load(told), 4000);
-    const why = answer?.status === 401 ? "You have been signed out: open a sign-in link in another tab." : "No model is served: the inference service does not answer. It may be starting; the system page shows its state.";
-    return told(why);
+    if (answer?.status === 401) return told("You have been signed out: open a sign-in link in another tab.");
+    return told("No model is served: the inference service does not answer. It may be starting; the system page shows its state.");
   }
   served = list;
   return told(null);
@@ -39,10 +39,12 @@ export function other(model) {
 // Fill a select; a model that is not served any more stays in it, and is said to be gone.
 export function fill(select, model) {
   const groups = Object.entries(KINDS).map(([kind, label]) => {
-    const options = served.filter((entry) => entry.kind === kind).map(({ id, root }) => el("option", { value: id }, kind === "alias" ? `${id} → ${root}` : id));
+    const entries = served.filter((entry) => entry.kind === kind);
+    const options = entries.map(({ id, root }) => el("option", { value: id }, kind === "alias" ? `${id} → ${root}` : id));
     return options.length ? el("optgroup", { label }, ...options) : null;
   });
-  const gone = model && served.length && !names().includes(model) ? el("option", { value: model }, `${model} (not served)`) : null;
+  const lost = model && served.length && !names().includes(model);
+  const gone = lost ? el("option", { value: model }, `${model} (not served)`) : null;
   const none = served.length ? null : el("option", { value: model ?? "" }, model || "no model");
   select.replaceChildren(...[gone, none, ...groups].filter(Boolean));
   select.value = model;

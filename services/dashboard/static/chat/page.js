@@ -2,6 +2,7 @@
 import { call } from "../api.js";
 import * as composer from "./composer.js";
 import { confirmed, remember, remembered } from "./dom.js";
+import { edit } from "./edit.js";
 import * as keep from "./keep.js";
 import { deliver } from "./keeper.js";
 import { View } from "./message.js";
@@ -195,7 +196,7 @@ async function refresh() {
     value = await call("GET", `/api/chats/${which.conversation.id}`).catch((error) => error);
   }
   if (value.messages) which.merge(value);
-  else if (value.status === 404 && which === session) say("This conversation has been deleted in another window. What you see is not kept any more.");
+  else if (value.status === 404 && which === session) say("This conversation has been deleted in another window. It is not kept any more.");
 }
 
 others.onmessage = ({ data }) => {
@@ -227,7 +228,10 @@ function pick(column, model) {
 $("side-by-side").addEventListener("click", () => { session.beside(options.other(session.columns[0].model)); $("beside").focus(); });
 $("beside-close").addEventListener("click", () => { session.beside(null); $("side-by-side").focus(); });
 $("new-chat").addEventListener("click", () => openChat(null));
-$("chat-menu").addEventListener("click", () => sidebar.menu({ id: session.conversation.id, title: session.conversation.title }, $("chat-menu")));
+$("chat-menu").addEventListener("click", () => {
+  const { id, title } = session.conversation;
+  sidebar.menu({ id, title }, $("chat-menu"));
+});
 $("chat-keep").addEventListener("click", () => keep.offer(session.line(0), session.conversation.system));
 $("system").addEventListener("change", () => {
   session.conversation.system = $("system").value;
@@ -260,7 +264,7 @@ composer.start({
   },
   editLast() {
     const last = session.line(0).findLast(({ role }) => role === "user");
-    if (last) views.get(`0 ${last.id}`)?.edit();
+    if (last) edit(views.get(`0 ${last.id}`));
     return Boolean(last);
   },
 });

@@ -99,7 +99,8 @@ export class Session {
     this.keeper.touch(message);
     this.keeper.flush();
     this.changed(message, "begin");
-    const before = { seconds: message.seconds ?? 0, tokens: more ? (message.usage?.completion_tokens ?? message.token_ids?.length ?? 0) : 0 };
+    const tokens = more ? (message.usage?.completion_tokens ?? message.token_ids?.length ?? 0) : 0;
+    const before = { seconds: message.seconds ?? 0, tokens };
     const began = performance.now();
     try {
       for await (const part of answer(this.request(message, more), stopping.signal)) {
@@ -115,7 +116,7 @@ export class Session {
     }
     this.running.delete(message.id);
     message.seconds = round(before.seconds + (performance.now() - began) / 1000);
-    if (message.thinking && !message.thinking_seconds) message.thinking_seconds = round(message.seconds - (message.first_seconds ?? 0));
+    if (message.thinking) message.thinking_seconds ??= round(message.seconds - (message.first_seconds ?? 0));
     this.keeper.touch(message);
     this.keeper.flush();
     this.changed(message, "end");
@@ -161,7 +162,8 @@ export class Session {
   // What a person made of an answer, kept beside it.
   correct(column, message, content) {
     const { parent, thinking, model, answered_by, sha256, effort } = message;
-    const better = this.conversation.add({ role: "assistant", parent, content, thinking, model, answered_by, sha256, effort, finish: "stop", corrected: message.id });
+    const same = { role: "assistant", parent, thinking, model, answered_by, sha256, effort };
+    const better = this.conversation.add({ ...same, content, finish: "stop", corrected: message.id });
     this.columns[column].head = better.id;
     this.keeper.touch(better);
     this.settle();

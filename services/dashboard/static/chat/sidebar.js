@@ -64,11 +64,13 @@ function days(items) {
 }
 
 function line(item) {
-  const link = el("a", { href: `/chat/${item.id}`, title: item.title, "aria-current": item.id === open ? "page" : null, onclick: (event) => {
+  const follow = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     acts.open(item.id);
-  } }, item.title);
+  };
+  const current = item.id === open ? "page" : null;
+  const link = el("a", { href: `/chat/${item.id}`, title: item.title, "aria-current": current, onclick: follow }, item.title);
   if (acts.running(item.id)) link.classList.add("state", "running");
   const more = button("⋯", () => menu(item, more), { "aria-label": `More for “${item.title}”`, "aria-haspopup": "menu" });
   return el("li", {}, link, more);
@@ -76,10 +78,16 @@ function line(item) {
 
 // The menu of one conversation, at the button that opens it.
 export function menu(item, control) {
-  const pick = (text, act) => el("button.plain", { type: "button", role: "menuitem", onclick: () => { box.hidePopover(); act(); } }, text);
-  const file = (text, format) => el("a", { role: "menuitem", href: `/api/chats/${item.id}/export?format=${format}`, download: "", onclick: () => box.hidePopover() }, text);
+  const pick = (text, act) => button(text, () => { box.hidePopover(); act(); }, { role: "menuitem" });
+  const file = (text, format) => {
+    const href = `/api/chats/${item.id}/export?format=${format}`;
+    return el("a", { role: "menuitem", href, download: "", onclick: () => box.hidePopover() }, text);
+  };
   const box = el("div.popup", { popover: "auto", role: "menu", "aria-label": item.title },
-    pick("Rename", () => rename(item)), file("Export as JSON", "json"), file("Export as Markdown", "markdown"), pick("Delete", () => remove(item)));
+    pick("Rename", () => rename(item)),
+    file("Export as JSON", "json"),
+    file("Export as Markdown", "markdown"),
+    pick("Delete", () => remove(item)));
   box.addEventListener("toggle", (event) => {
     if (event.newState === "open") return;
     if (box.contains(document.activeElement)) control.focus();
@@ -96,7 +104,8 @@ export function menu(item, control) {
   box.showPopover();
   const { bottom, top, right } = control.getBoundingClientRect();
   const below = bottom + box.offsetHeight < innerHeight;
-  Object.assign(box.style, { left: `${Math.max(8, right - box.offsetWidth)}px`, top: `${below ? bottom + 2 : Math.max(8, top - box.offsetHeight - 2)}px` });
+  box.style.left = `${Math.max(8, right - box.offsetWidth)}px`;
+  box.style.top = `${below ? bottom + 2 : Math.max(8, top - box.offsetHeight - 2)}px`;
   box.firstChild.focus();
 }
 
@@ -109,7 +118,8 @@ async function rename(item) {
 }
 
 async function remove(item) {
-  if (!(await confirmed(`Delete “${item.title}” with all its branches? It cannot be brought back; export it first if you may want it.`, "Delete"))) return;
+  const lost = "It cannot be brought back; export it first if you may want it.";
+  if (!(await confirmed(`Delete “${item.title}” with all its branches? ${lost}`, "Delete"))) return;
   if (!(await attempt(() => call("DELETE", `/api/chats/${item.id}`)))) return;
   acts.gone(item.id);
   load();

@@ -93,7 +93,8 @@ async function refusal(reply, model) {
   if (status === 404) return new Trouble(`${model || "This model"} is not served any more. Choose another model, then try again.`, "model");
   if (status === 429) return new Trouble("Too many requests at once. Wait some seconds, then try again.", "again");
   if (status === 400 && said.includes("Shorten")) {
-    return new Trouble(`${said.replace(" Shorten the conversation.", "")} Begin a new chat, or edit an earlier question to go on from there.`, "long");
+    const why = said.replace(" Shorten the conversation.", "");
+    return new Trouble(`${why} Begin a new chat, or edit an earlier question to go on from there.`, "long");
   }
   if (status >= 500) return new Trouble(said || `The model's server answered ${status}. Try again in a moment.`, "again");
   return new Trouble(said || `The model's server answered ${status}.`, "again");
