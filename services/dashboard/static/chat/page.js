@@ -172,7 +172,8 @@ async function openChat(id, push = true) {
   views = new Map();
   composer.draft(id);
   draw();
-  follow.end();
+  if (views.size) follow.end();
+  else follow.start();
   sidebar.fold();
   sidebar.load(id);
   if (id && sessions.get(id) === session && !session.running.size) refresh();

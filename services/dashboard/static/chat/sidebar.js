@@ -100,7 +100,7 @@ export function menu(item, control) {
     const all = [...box.children];
     all.at((all.indexOf(document.activeElement) + step) % all.length).focus();
   });
-  document.body.append(box);
+  document.querySelector("main").append(box);
   box.showPopover();
   const { bottom, top, right } = control.getBoundingClientRect();
   const below = bottom + box.offsetHeight < innerHeight;
