@@ -150,15 +150,17 @@ def delete(store: Store, chat_id: str) -> None:
     with _turn:
         read(store, chat_id)
         store.chat(chat_id).unlink()
+        _summaries.pop(store.chat(chat_id), None)
 
 
 def page(store: Store, q: str, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
     """(conversations with `q` in title or text, the last changed first; how many there are in all). Only what is shown
     or searched is read."""
-    found = sorted(store.chats().glob("[!.]*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    if q:
-        found = [path for path in found if _matches(path, q.lower())]
-    return [_summary(path) for path in found[offset : offset + limit]], len(found)
+    with _turn:  # none is deleted between being found and being read
+        found = sorted(store.chats().glob("[!.]*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        if q:
+            found = [path for path in found if _matches(path, q.lower())]
+        return [_summary(path) for path in found[offset : offset + limit]], len(found)
 
 
 def text(chat: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Conversations through the API: kept whatever happens, found again, taken along and brought back, kept as rows."""
 
+import importlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -193,6 +194,16 @@ def test_rows_kept_at_once_are_all_kept(api: Api) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(keep, range(8)))
     assert api("GET", "/api/datasets/kept", 200).json["rows"]["accepted"] == 8
+
+
+def test_a_large_data_set_does_not_grow_row_by_row(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("shared.datasets.append"), "MOST_ROWS", 1)
+    talk = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "One."}]
+    api("POST", "/api/datasets/kept/rows", 201, json={"messages": talk})
+    more = [*talk, *talk]
+    answer = api("POST", "/api/datasets/kept/rows", 422, json={"messages": more})
+    assert "under another name" in answer.json["error"]["message"]
+    api("POST", "/api/datasets/kept-2/rows", 201, json={"messages": more})
 
 
 @pytest.mark.parametrize(
