@@ -190,6 +190,20 @@ def test_what_goes_wrong_is_said_with_the_way_out(page: Page, troubles: Troubles
     expect(page.locator(".message")).to_have_count(2)
 
 
+def test_without_a_model_the_page_says_so_and_finds_it_by_itself(page: Page, troubles: Troubles, trained: Site) -> None:
+    troubles.forgive("Failed to load resource")
+    page.route("**/v1/models", lambda route: route.abort())
+    opened(page)
+    expect(page.locator("#no-model")).to_contain_text("No model is served")
+    expect(page.locator("#no-model").get_by_role("link")).to_have_attribute("href", "/system")
+    ask(page)
+    expect(page.get_by_label("Message", exact=True)).to_have_value(QUESTION)
+    page.unroute("**/v1/models")
+    expect(page.locator("#no-model")).to_be_hidden()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".assistant .facts")).to_contain_text("tokens")
+
+
 def test_a_malformed_stream_shows_what_can_be_read(page: Page, trained: Site) -> None:
     odd = ": comment\r\n\r\n", "data: {broken\n\n", "data: 3\n\nevent: x\n", 'data: {"choices": []}\n\n'
     opened(page)

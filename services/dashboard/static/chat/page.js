@@ -80,7 +80,7 @@ function draw() {
   $("chat-title").textContent = conversation.title || "New chat";
   document.title = `${conversation.title || "Chat"} · Tandem`;
   $("chat-menu").hidden = !conversation.id;
-  $("chat-keep").hidden = !wanted.length;
+  $("chat-keep").hidden = !wanted.length || columns.length > 1; // each answer has its own
   bar();
   follow.on();
 }
@@ -294,6 +294,7 @@ const arrived = () => options.load((none) => {
   for (const column of session.columns) column.model ||= options.usual();
   draw();
 });
-await Promise.all([arrived(), deliver()]);
+// A server that does not answer keeps nobody from reading what has been said.
+await Promise.all([deliver(), Promise.race([arrived(), new Promise((resolve) => { setTimeout(resolve, 700); })])]);
 await openChat($("main").getAttribute("data-chat") || null, false);
 $("main").setAttribute("data-ready", "");
