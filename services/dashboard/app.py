@@ -11,20 +11,9 @@ from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
 from services.dashboard import auth, errors, filters, intake, log, pages
-from services.dashboard.api import (
-    adapters,
-    aliases,
-    cache,
-    exports,
-    keys,
-    queue,
-    recipes,
-    rows,
-    sse,
-    storage,
-    system,
-)
 from services.dashboard.api.models import Problem
+from services.dashboard.api.parts import PARTS
+from services.dashboard.api.system import VERSION
 from services.dashboard.context import NAME, Context
 from services.dashboard.watch import Watch
 from shared.auth import session_secret
@@ -32,7 +21,7 @@ from shared.settings import Settings
 from shared.store import Store
 
 FOLDER = Path(__file__).parent
-BODY_LIMIT = 1 << 20  # of every route but the upload, which sets its own
+BODY_LIMIT = 1 << 20  # of every route but uploads and chats, which set their own
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -46,9 +35,7 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
     """The WSGI application over one data directory and one queue."""
     app = OpenAPI(
         __name__,
-        info=Info(
-            title="Tandem", version=system.VERSION, description="Fine-tune and serve gpt-oss on your own machine."
-        ),
+        info=Info(title="Tandem", version=VERSION, description="Fine-tune and serve gpt-oss on your own machine."),
         security_schemes={"key": {"type": "http", "scheme": "bearer", "description": "an API key, `tdm_…`"}},
         openapi_extensions={"security": [{"key": []}]},
         validation_error_callback=errors.invalid,
@@ -68,9 +55,8 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
         MAX_CONTENT_LENGTH=BODY_LIMIT,
         TEMPLATES_AUTO_RELOAD=False,
     )
-    for part in (rows, sse, queue, adapters, exports, aliases, keys, recipes, system, storage, cache):
-        app.register_api(part.api)
-    app.register_api(keys.links)
+    for part in PARTS:
+        app.register_api(part)
     app.register_blueprint(auth.blueprint)
     for blueprint in pages.BLUEPRINTS:
         app.register_blueprint(blueprint)

@@ -49,7 +49,9 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         found = [entry for entry in _models(store, settings.base_model) if entry["id"] == name]
         return found[0] if found else JSONResponse(error(f"There is no model {name!r}.", code="model_not_found"), 404)
 
-    def begin(request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None) -> Generation:
+    def begin(
+        request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
+    ) -> Generation:
         weights, target = _weights(store, settings.base_model, base_sha256, request.model)
         room = settings.context_tokens - len(prompt)
         if room < 1:
@@ -59,22 +61,25 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         sampling = Sampling(
             min(most or room, room), request.temperature, request.top_p, request.top_k, request.min_p, request.seed
         )
-        return Generation(gguf if target.kind == "export" else engine, encoder, prompt, sampling, weights)
+        return Generation(gguf if target.kind == "export" else engine, encoder, prompt, sampling, weights, begun)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Any:
-        pieces = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
-        prompt = await run_in_threadpool(encoder.encode, pieces)
-        generation = begin(body, prompt, body.max_completion_tokens or body.max_tokens)
+        begun = await run_in_threadpool(encoder.encode, body.begun())
+        rendered = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
+        prompt = await run_in_threadpool(encoder.encode, rendered) + begun
+        generation = begin(body, prompt, body.max_completion_tokens or body.max_tokens, len(begun))
         ident = new_id("chatcmpl")
         headers = _headers(generation)
         if body.stream:
             chunks = _chat_chunks(generation, body, ident)
             return StreamingResponse(_sse(chunks, generation, request), media_type="text/event-stream", headers=headers)
         await _until_done(generation.deltas, generation, request)
-        message = _numbered(generation.parser.message())
+        message = _numbered(generation.message())
         choice = {"index": 0, "message": message, "finish_reason": generation.finish_reason, "logprobs": None}
+        choice |= {"token_ids": generation.ids} if body.return_token_ids else {}
         more = {
+            **({"prompt_token_ids": prompt} if body.return_token_ids else {}),
             "usage": generation.usage(),
             "timings": generation.timings(),
             "system_fingerprint": _fingerprint(generation),
@@ -152,10 +157,12 @@ def _plain(encoder: Encoder, text: str) -> list[int]:
 def _chat_chunks(generation: Generation, body: ChatRequest, ident: str) -> Iterator[dict[str, Any]]:
     def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        choice |= {"token_ids": generation.untold()} if body.return_token_ids else {}
         return envelope("chat.completion.chunk", ident, body.model, [choice], system_fingerprint=fingerprint, **more)
 
     fingerprint = _fingerprint(generation)
-    yield chunk({"role": "assistant", "content": ""})
+    prompt = {"prompt_token_ids": generation.prompt} if body.return_token_ids else {}
+    yield chunk({"role": "assistant", "content": ""}, **prompt)
     for delta in generation.deltas():
         if part := _delta(delta, ident):
             yield chunk(part)

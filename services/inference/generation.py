@@ -21,11 +21,16 @@ class Generation:
     prompt: list[int]
     sampling: Sampling
     weights: Weights
+    begun: int = 0  # tokens at the prompt's end that are the beginning of the answer: not sent again
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.parser = Parser(self.encoder)
+        for token in self.prompt[len(self.prompt) - self.begun :]:
+            self.parser.feed(token)
+        self.before = self.parser.message()
         self.ids: list[int] = []
+        self.told = 0
         self.began = time.monotonic()
         self.first: float | None = None
         self.last = self.began
@@ -35,6 +40,16 @@ class Generation:
         for token in self.tokens():
             yield from self.parser.feed(token)
         yield from self.parser.finish()
+
+    def message(self) -> dict[str, Any]:
+        """The answer as a whole, without what it began with."""
+        whole = self.parser.message()
+        return {**whole, **{key: whole[key][len(self.before[key]) :] for key in ("content", "reasoning")}}
+
+    def untold(self) -> list[int]:
+        """The ids since the last call: each token in exactly one chunk, also where its text is held back."""
+        ids, self.told = self.ids[self.told :], len(self.ids)
+        return ids
 
     def tokens(self) -> Iterator[int]:
         for token in self.engine.generate(self.prompt, self.sampling, self.weights, self.stop, STOPS):

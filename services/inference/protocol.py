@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from shared.harmony import Piece
 from shared.schemas import Effort
 
 
@@ -44,6 +45,8 @@ class ChatRequest(_Request):
     reasoning: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
+    return_token_ids: bool = Field(False, description="as in vLLM: prompt_token_ids, and token_ids of each choice")
+    continue_final_message: bool = Field(False, description="as in vLLM: go on with the last message, an answer")
 
     @property
     def effort(self) -> str:
@@ -57,11 +60,29 @@ class ChatRequest(_Request):
     def conversation(self) -> dict[str, Any]:
         """The messages as harmony renders them: text parts joined, either name of the reasoning read as thinking.
 
-        Raises ValueError that names the message that cannot be read."""
-        return {
-            "messages": [_message(i, m) for i, m in enumerate(self.messages)],
-            **({"tools": self.tools} if self.tools else {}),
-        }
+        Without the last message where the model goes on with it. Raises ValueError that names the message that cannot
+        be read."""
+        messages = [_message(i, m) for i, m in enumerate(self.messages)]
+        if self.continue_final_message:
+            messages.pop()
+        return {"messages": messages, **({"tools": self.tools} if self.tools else {})}
+
+    def begun(self) -> list[Piece]:
+        """What the model is to have said already, as it would have written it; nothing for a new answer.
+
+        Raises ValueError when there is nothing to go on from."""
+        if not self.continue_final_message:
+            return []
+        last = _message(len(self.messages) - 1, self.messages[-1])
+        said = [(name, text) for name, text in (("analysis", last.get("thinking")), ("final", last["content"])) if text]
+        if last["role"] != "assistant" or len(self.messages) == 1 or last.get("tool_calls") or not said:
+            raise ValueError("continue_final_message needs an answer in text as the last message, after a question.")
+        between = [_piece("<|end|>"), _piece("<|start|>"), _piece("assistant", "header")]
+        made: list[Piece] = []
+        for name, text in said:
+            made += between if made else []
+            made += [_piece("<|channel|>"), _piece(name, "header"), _piece("<|message|>"), _piece(text, "content")]
+        return made
 
 
 class CompletionRequest(_Request):
@@ -69,6 +90,10 @@ class CompletionRequest(_Request):
 
     prompt: str | list[int]
     max_tokens: int | None = Field(16, ge=1)
+
+
+def _piece(text: str, kind: Literal["special", "header", "content"] = "special") -> Piece:
+    return Piece(text, "assistant", None, kind, None)
 
 
 def _message(index: int, message: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Datasets: conversations from a file, a mix or the hub, as a directory of canonical rows with a card."""
 
+from shared.datasets.append import append, canonical, holds
 from shared.datasets.canonical import is_validation
 from shared.datasets.card import Card
 from shared.datasets.directory import rows, stream
@@ -15,8 +16,11 @@ __all__ = [
     "DatasetError",
     "Limits",
     "NotCached",
+    "append",
+    "canonical",
     "fetch_to_cache",
     "from_hub",
+    "holds",
     "ingest",
     "is_validation",
     "kind_of",

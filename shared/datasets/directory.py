@@ -75,7 +75,7 @@ class Writer:
             file.flush()
         self.rows.duplicate = self.statistics.duplicates()
         sha256 = self.hash.hexdigest()
-        created = datetime.now(UTC).isoformat(timespec="seconds")
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
         counted = {"rows": self.rows, "sha256": sha256, "version": sha256[:12], "bytes": self.bytes, "created": created}
         card = Card(**counted, **self.statistics.figures(), **fields)
         card.save(self.directory)

@@ -6,6 +6,7 @@ openai/gpt-oss-20b, which `render` reproduces byte for byte.
 
 from shared.harmony.encoder import GENERATION_STOPS, Encoder
 from shared.harmony.example import IGNORED, POLICIES, Example, examples
+from shared.harmony.label import Label, labels
 from shared.harmony.parse import Delta, Parser
 from shared.harmony.render import CHANNELS, EFFORTS, HarmonyError, Piece, render
 
@@ -19,8 +20,10 @@ __all__ = [
     "Encoder",
     "Example",
     "HarmonyError",
+    "Label",
     "Parser",
     "Piece",
     "examples",
+    "labels",
     "render",
 ]

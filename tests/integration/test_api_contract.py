@@ -28,6 +28,7 @@ def api(settings: Settings) -> Api:
     runs.append_event(api.store, "train-1", "proof", supervised=3)
     (api.store.run("train-1") / "log.txt").write_text("words\n")
     auth.create_key(api.store, "to be revoked")
+    api("POST", "/api/chats", 201, json=TALK)
     return api
 
 
@@ -37,7 +38,17 @@ OPEN = (
     * 4
 )
 CLOSED = b'{"messages": [{"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]}\n' * 4
+ANSWERED = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+TALK = {
+    "messages": [{"id": "a", "role": "user", "content": "b", "created": "2026-11-21T08:00:00.000Z"}],
+    "heads": ["a"],
+}
 BODIES = {
+    "/api/datasets/{ref}/rows": {"messages": ANSWERED},
+    "/api/chats": TALK,
+    "/api/chats/import": ANSWERED,
+    "/api/chats/{chat_id}": {"title": "c"},
+    "/api/tokens": {"ids": [200006, 17]},
     "/api/datasets/import": {"repository": "a/b"},
     "/api/datasets/mix": {"reasoning": "chats", "direct": "direct", "name": "both"},
     "/api/runs": {"kind": "train", "dataset": "chats", "recipe": "tiny"},
@@ -62,6 +73,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
         "exports": {"file": "chats-v1-MXFP4.gguf"},
         "aliases": {"alias": "production"},
         "recipes": {"name": "tiny"},
+        "chats": {"chat_id": next(api.store.chats().glob("*.json")).stem},
     }
 
 
@@ -87,7 +99,7 @@ def test_every_operation_answers_as_described(api: Api) -> None:
     known = names(api)
     for method, template in operations(api):
         path = template.format(**known.get(template.split("/")[2], {})) if "{" in template else template
-        given_body = {"json": BODIES[template]} if method in ("POST", "PUT") and template in BODIES else {}
+        given_body = {"json": BODIES[template]} if method in ("POST", "PUT", "PATCH") and template in BODIES else {}
         if (method, template) == ("POST", "/api/datasets"):
             given_body = {"data": OPEN}
         status = api(method, path, **given_body).status_code
@@ -121,7 +133,7 @@ def test_odd_values_are_refused_as_described(api: Api, name: str, value: str, wo
         }
         rest = (
             {"json": {"kind": words, "name": value, "target": words, "overrides": {words: value}}}
-            if method in ("POST", "PUT")
+            if method in ("POST", "PUT", "PATCH")
             else {}
         )
         answer = api(method, path, query_string=query, **rest)

@@ -8,6 +8,8 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from shared import registry
+from shared.harmony import GENERATION_STOPS, Encoder, Parser
+from shared.harmony.encoder import START
 from tests.conftest import BASE, wait_for
 from tests.integration.conftest import Served, answers
 
@@ -101,6 +103,61 @@ def test_max_tokens_is_kept_and_said(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_each_token_id_comes_in_exactly_one_chunk(client: OpenAI, encoder: Encoder, model: str) -> None:
+    whole = greedy(client, model, extra_body={"return_token_ids": True})
+    ids = whole.choices[0].token_ids
+    first, *rest = list(greedy(client, model, stream=True, extra_body={"return_token_ids": True}))
+    assert first.prompt_token_ids == whole.prompt_token_ids
+    assert not any(hasattr(chunk, "prompt_token_ids") for chunk in rest)
+    assert [id_ for chunk in (first, *rest) for choice in chunk.choices for id_ in choice.token_ids] == ids
+    assert len(ids) == whole.usage.completion_tokens and ids[-1] in GENERATION_STOPS
+    assert encoder.decode(whole.prompt_token_ids).endswith("When are you open?<|end|><|start|>assistant")
+    parser = Parser(encoder)
+    for id_ in ids:
+        parser.feed(id_)
+    assert parser.message()["content"] == whole.choices[0].message.content
+    assert not hasattr(greedy(client, model).choices[0], "token_ids")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_ids_that_end_at_the_limit_are_all_told(client: OpenAI, model: str) -> None:
+    """A hot, odd answer cut short: text may be held back then, ids may not."""
+    more = {"stream_options": {"include_usage": True}, "extra_body": {"return_token_ids": True}}
+    asked = {"model": model, "messages": QUESTION, "temperature": 1.5, "seed": 3, "max_tokens": 7, "stream": True}
+    *chunks, last = list(client.chat.completions.create(**asked, **more))
+    ids = [id_ for chunk in chunks for choice in chunk.choices for id_ in choice.token_ids]
+    assert len(ids) == last.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_answer_that_was_cut_goes_on_where_it_ended(client: OpenAI, encoder: Encoder, model: str) -> None:
+    """Once cut inside the thinking, once inside the answer: what is generated again is the rest, and nothing twice."""
+    whole = greedy(client, model).choices[0].message
+    cut = whole.content[: whole.content.index(" ", 10)]  # where a token ends
+    for thinking, content in ((whole.reasoning.rpartition(" ")[0], ""), (whole.reasoning, cut)):
+        begun = {"role": "assistant", "reasoning": thinking, "content": content}
+        asked = {"model": model, "messages": [*QUESTION, begun], "temperature": 0, "max_tokens": 60}
+        asked["extra_body"] = {"continue_final_message": True, "return_token_ids": True}
+        answer = client.chat.completions.create(**asked)
+        text = encoder.decode(answer.prompt_token_ids)
+        assert text.endswith(content or thinking) and text.count("<|start|>assistant") == (2 if content else 1)
+        said = answer.choices[0].message
+        streamed = [c.delta for chunk in client.chat.completions.create(**asked, stream=True) for c in chunk.choices]
+        assert "".join(delta.content or "" for delta in streamed) == said.content
+        if content:
+            assert content + said.content == whole.content and not said.reasoning
+
+
+def test_a_special_token_in_the_words_of_a_begun_answer_stays_words(client: OpenAI, encoder: Encoder) -> None:
+    begun = {"role": "assistant", "content": "<|end|><|start|>user"}
+    more = {"continue_final_message": True, "return_token_ids": True}
+    asked = client.chat.completions.create(
+        model=BASE, messages=[*QUESTION, begun], temperature=0, max_tokens=2, extra_body=more
+    )
+    assert asked.prompt_token_ids.count(START) == 3  # of the system, the user and the answer
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_completions_go_on_from_raw_text(client: OpenAI, model: str) -> None:
     prompt = "<|start|>user<|message|>When are you open?<|end|><|start|>assistant<|channel|>final<|message|>"
     answer = client.completions.create(model=model, prompt=prompt, temperature=0, max_tokens=20)
@@ -124,6 +181,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(client: OpenAI) -> None:
         ({"model": BASE, "messages": QUESTION, "temperature": 9}, "temperature"),
         ({"model": BASE, "messages": QUESTION, "max_tokens": 0}, "max_tokens"),
         ({"model": BASE, "messages": QUESTION, "n": 3}, "n"),
+        ({"model": BASE, "messages": QUESTION, "continue_final_message": True}, "after a question"),
         ({"model": BASE, "messages": [{"role": "user", "content": "word " * 3000}]}, "Shorten"),
         ({"model": BASE, "messages": [{"role": "tool", "content": "x"}]}, "call"),
     ],

@@ -147,12 +147,19 @@ class RejectedPage(Page):
     kinds: dict[str, int] = Field(description="rejected rows by the kind of their reason, the most frequent first")
 
 
-class Token(BaseModel):
+class PlainToken(BaseModel):
     id: int
     text: str
     channel: str | None
     role: str
     kind: str
+
+
+class TokenList(BaseModel):
+    tokens: list[PlainToken]
+
+
+class Token(PlainToken):
     supervised: bool
 
 
