@@ -64,6 +64,12 @@ def trained(site: Site) -> Site:
     return site
 
 
+@pytest.fixture
+def adapter(trained: Site) -> str:
+    """The newest version of the demo's adapter."""
+    return next(card.reference for card in registry.adapters(trained.store) if card.name == "workshop")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
