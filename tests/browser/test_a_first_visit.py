@@ -22,11 +22,11 @@ def test_from_a_file_to_a_first_answer(site: Site, page: Page) -> None:
     page.set_input_files("input[type=file]", ROOT / "demo" / "conversations.jsonl")
     page.wait_for_url("**/datasets/conversations@*", timeout=60_000)
     expect(page.get_by_role("link", name="Rejected 0")).to_be_visible()
-    page.get_by_role("link", name="Train on it").click()
+    page.get_by_role("link", name="Train on it").first.click()
 
     expect(page.get_by_role("radio", name="tiny")).to_be_checked()
     page.get_by_label("Name of the adapter").fill("first")
-    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("button", name="Train first@v1").click()
 
     page.wait_for_url("**/runs/train-*", timeout=30_000)
     expect(page.locator(".verdict")).to_contain_text("Done", timeout=TRAINS)
