@@ -18,7 +18,9 @@ def home(trained: Site, page: Page) -> Page:
 def test_it_says_that_all_is_well_and_what_was_learned_last(home: Page) -> None:
     expect(home.get_by_role("heading", level=1)).to_have_text("All is well")
     learned = home.get_by_role("heading", name="Learned last").locator("xpath=../..")
-    expect(learned.get_by_role("link", name="Talk to it")).to_have_attribute("href", re.compile(r"/chat\?model=\w+@v\d"))
+    expect(learned.get_by_role("link", name="Talk to it")).to_have_attribute(
+        "href", re.compile(r"/chat\?model=\w+@v\d")
+    )
     expect(home.get_by_role("link", name="All services up")).to_be_visible()
 
 

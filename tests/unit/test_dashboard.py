@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.dashboard.filters import ago, size
 from services.dashboard.health import folder_bytes
 from services.dashboard.intake import name_from
-from services.dashboard.run_view import _Thinned
+from services.dashboard.views.run_view import _Thinned
 from shared.store import check_name
 
 

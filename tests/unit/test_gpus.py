@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from fastapi.testclient import TestClient
 
-from services.dashboard import health, history
+from services.dashboard import health
+from services.dashboard.views import history
 from services.inference.app import create_app
 from shared.gpus import Glance, gpus
 from tests.conftest import wait_for

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from services.dashboard import run_view
 from services.dashboard.pages.new_run import BASIC, GROUPS
-from services.dashboard.told import told
-from services.dashboard.verdict import seconds_left, troubles, verdict
+from services.dashboard.views import run_view
+from services.dashboard.views.told import told
+from services.dashboard.views.verdict import seconds_left, troubles, verdict
 from shared import runs
 from shared.recipes import resolve
 from shared.schemas import Job, Recipe

@@ -6,11 +6,11 @@ from typing import Any
 
 from flask_openapi3 import APIBlueprint
 
-from services.dashboard import run_view
 from services.dashboard.api.machine import CachePage
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
+from services.dashboard.views import run_view
 from shared import cache, runs
 from shared.cache import Repository
 

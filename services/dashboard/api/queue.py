@@ -5,12 +5,12 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import Field
 
-from services.dashboard import run_view
 from services.dashboard.api.models import QueuePage
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.api.runs import RunPath
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
+from services.dashboard.views import run_view
 from shared import queue, runs
 from shared.runs import RunConflict
 from shared.schemas import Strict

@@ -6,11 +6,12 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
-from services.dashboard import intake, run_view
+from services.dashboard import intake
 from services.dashboard.api.models import Events, Log, Metrics, Run, RunPage
 from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
+from services.dashboard.views import run_view
 from services.dashboard.watch import memory
 from shared import queue, runs
 from shared.estimate import Estimate, estimate

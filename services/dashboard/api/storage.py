@@ -6,10 +6,11 @@ from typing import Any
 
 from flask_openapi3 import APIBlueprint
 
-from services.dashboard import health, intake, storage
+from services.dashboard import health, intake
 from services.dashboard.api.machine import Storage
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
+from services.dashboard.views import storage
 
 api = APIBlueprint("storage", __name__, url_prefix="/api/storage")
 

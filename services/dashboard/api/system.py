@@ -9,11 +9,12 @@ from flask import current_app
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
-from services.dashboard import health, history
+from services.dashboard import health
 from services.dashboard.api.machine import History
 from services.dashboard.api.models import System
 from services.dashboard.context import here
 from services.dashboard.errors import problem
+from services.dashboard.views import history
 from services.dashboard.watch import memory
 from shared import runs
 from shared.hub import snapshot

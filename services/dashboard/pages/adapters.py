@@ -6,10 +6,10 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from services.dashboard import adapter_view, encodings
 from services.dashboard.api import adapters, aliases, exports
 from services.dashboard.context import here, store
 from services.dashboard.listing import listing
+from services.dashboard.views import adapter_view, encodings
 from shared import registry
 from shared.schemas import ENDED
 from shared.store import NotFound

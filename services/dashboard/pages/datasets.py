@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, render_template, request
 
-from services.dashboard import dataset_words, run_view, token_view
 from services.dashboard.context import here, store
 from services.dashboard.intake import base_encoder
 from services.dashboard.listing import Listing, listing
+from services.dashboard.views import dataset_words, run_view, token_view
 from shared import datasets, recipes, registry, runs
 from shared.datasets.card import Card, Format
 from shared.datasets.errors import DatasetError

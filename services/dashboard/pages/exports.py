@@ -3,10 +3,10 @@
 from flask import Blueprint, redirect, render_template
 from werkzeug.wrappers import Response
 
-from services.dashboard import encodings
 from services.dashboard.api import exports
 from services.dashboard.context import here, store
 from services.dashboard.listing import listing
+from services.dashboard.views import encodings
 from shared import registry
 from shared.schemas import ENCODINGS
 

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from flask import Blueprint, render_template
 
-from services.dashboard import run_view
 from services.dashboard.api import adapters
 from services.dashboard.context import here, store
 from services.dashboard.filters import called
-from services.dashboard.told import told
-from services.dashboard.verdict import seconds_left
+from services.dashboard.views import run_view
+from services.dashboard.views.told import told
+from services.dashboard.views.verdict import seconds_left
 from shared import registry, runs
 
 RECENT = 8

@@ -4,10 +4,10 @@ from typing import Any
 
 from flask import Blueprint, render_template
 
-from services.dashboard import run_view, verdict
 from services.dashboard.api.queue import views
 from services.dashboard.context import here, store
-from services.dashboard.told import told
+from services.dashboard.views import run_view, verdict
+from services.dashboard.views.told import told
 from shared import runs
 
 blueprint = Blueprint("queue_pages", __name__, url_prefix="/queue")

@@ -6,12 +6,12 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from services.dashboard import run_view, verdict
 from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import store
 from services.dashboard.listing import listing
 from services.dashboard.pages import queue
-from services.dashboard.told import told
+from services.dashboard.views import run_view, verdict
+from services.dashboard.views.told import told
 from shared import recipes
 from shared.queue import KINDS
 from shared.schemas import ENDED

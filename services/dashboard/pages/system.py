@@ -4,11 +4,12 @@ import platform
 
 from flask import Blueprint, render_template, request
 
-from services.dashboard import health, report, storage
+from services.dashboard import health
 from services.dashboard.api import cache as api_cache
 from services.dashboard.api import storage as api_storage
 from services.dashboard.api import system as api_system
 from services.dashboard.context import here, store
+from services.dashboard.views import report, storage
 from shared import runs, settings
 from shared.store import read_json
 

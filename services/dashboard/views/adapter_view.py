@@ -4,9 +4,9 @@ import re
 from itertools import islice
 from typing import Any
 
-from services.dashboard import run_view
 from services.dashboard.api import adapters, aliases, exports
 from services.dashboard.context import here, store
+from services.dashboard.views import run_view
 from shared import datasets, recipes, registry, runs
 from shared.recipes import RecipeError
 from shared.schemas import ENDED

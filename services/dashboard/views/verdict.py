@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from services.dashboard.filters import span
-from services.dashboard.told import Told
+from services.dashboard.views.told import Told
 
 JUDGED_AFTER = 20  # points; before, a curve says little
 FALLS = 0.03  # less than this share of its start is not falling
