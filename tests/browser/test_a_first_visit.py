@@ -30,9 +30,10 @@ def test_from_a_file_to_a_first_answer(site: Site, page: Page) -> None:
 
     page.wait_for_url("**/runs/train-*", timeout=30_000)
     expect(page.locator(".verdict")).to_contain_text("Done", timeout=TRAINS)
-    page.get_by_role("link", name="Chat").last.click()
+    page.get_by_role("link", name="Chat with it").click()
 
-    page.wait_for_url("**/chat?model=first@v1")
+    page.locator("main[data-ready]").wait_for()
+    expect(page.locator("#model")).to_have_value("first@v1")
     page.get_by_label("Message", exact=True).fill("When are you open?")
     page.keyboard.press("Enter")
     expect(page.locator(".assistant .text").last).not_to_be_empty(timeout=60_000)
