@@ -34,7 +34,7 @@ config: .env ## what compose makes of the files and .env
 	@sed -e "s/^UID=.*/UID=$$(id -u)/" -e "s/^GID=.*/GID=$$(id -g)/" .env.example > .env && echo "Made .env from .env.example: read it once."
 
 # --- the code ---
-.PHONY: test test-stack lint format clean
+.PHONY: test test-stack lint format screenshots clean
 test: ## lint, import rules, all tests that need no GPU and no containers
 	@scripts/install test
 	@$(MAKE) --no-print-directory lint
@@ -48,5 +48,8 @@ lint: ## ruff and the import rules
 format: ## let ruff put the code in order
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format --quiet .
+screenshots: ## take docs/screenshots anew from the running demo
+	@scripts/install test
+	@$(PY) scripts/screenshots
 clean: ## remove .venv and .local: the demo's data is gone with it
 	@rm -rf .venv .local
