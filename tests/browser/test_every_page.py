@@ -23,7 +23,7 @@ PAGES = (
 def test_a_page_is_light_accessible_and_fits(
     trained: Site, visitor: Callable[..., BrowserContext], template: str
 ) -> None:
-    card = registry.adapters(trained.store)[-1]
+    card = registry.adapter_card(trained.store, registry.aliases(trained.store)["production"])
     trains = [run for run in runs.ids(trained.store) if run == card.run]
     path = template.format(
         dataset=card.dataset, run=trains[0], adapter=card.reference, export=registry.exports(trained.store)[0].file
