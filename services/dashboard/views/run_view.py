@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from services.dashboard.views.told import told
 from shared import runs
 from shared.schemas import Status
 from shared.store import NotFound, Store, read_json
@@ -59,13 +60,8 @@ def line(spec: dict[str, Any], status: Status) -> dict[str, Any]:
 def detail(store: Store, run_id: str) -> dict[str, Any]:
     """All that is known of a run. Raises NotFound."""
     spec = runs.read_spec(store, run_id)
-    told: dict[str, Any] = dict.fromkeys(TOLD)
-    warnings = []
-    for event in runs.all_events(store, run_id, "warning", *TOLD):
-        if event["type"] == "warning":
-            warnings.append(event)
-        else:
-            told[event["type"]] = {key: value for key, value in event.items() if key != "type"}
+    story = told(store, run_id)
+    last = {name: story.last.get(name) for name in TOLD}
     return {
         **item(store, run_id),
         "spec": spec.model_dump(mode="json"),
@@ -74,8 +70,8 @@ def detail(store: Store, run_id: str) -> dict[str, Any]:
         "cancel_requested": runs.cancel_requested(store, run_id),
         "stop_requested": runs.stop_requested(store, run_id),
         "checkpoints": list(_checkpoints(store.run(run_id) / "checkpoints")),
-        "warnings": warnings,
-        **told,
+        "warnings": story.warnings,
+        **{name: event and {k: v for k, v in event.items() if k != "type"} for name, event in last.items()},
     }
 
 
