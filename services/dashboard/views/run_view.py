@@ -123,7 +123,7 @@ def events_end(store: Store, run_id: str) -> int:
 def spec_of(store: Store, run_id: str) -> dict[str, Any]:
     """`spec.json` as it is. Raises NotFound."""
     try:
-        return read_json(store.run(run_id) / "spec.json")
+        return read_json(f"{store.run(run_id)}/spec.json")
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"There is no run {run_id!r}.") from None
 
