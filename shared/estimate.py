@@ -136,7 +136,7 @@ def _memory(settings: Settings, recipe: Recipe, tokens: int, *, on_gpu: bool, no
     precision = recipe.precision if on_gpu or recipe.precision != "auto" else "fp32"
     width = 2 if on_gpu else 4
     parts = {
-        "weights": _weights(folder, config, precision),
+        "weights": _weights(folder, precision),
         "adapter": 8 * adapter,
         "optimizer": (2 if recipe.optimizer == "adamw_8bit" and on_gpu else 8) * adapter,
         "activations": _layers(config, recipe) * tokens * config["hidden_size"] * width,
@@ -162,11 +162,9 @@ def _layers(config: dict[str, Any], recipe: Recipe) -> int:
     return config["num_hidden_layers"] * (1 if recipe.gradient_checkpointing else 12)
 
 
-def _weights(folder: Path, config: dict[str, Any], precision: str) -> int:
+def _weights(folder: Path, precision: str) -> int:
     """Bytes of the base model in memory: its files as they are, or its parameters in another precision."""
     if precision == "auto":
         return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    experts = config["num_hidden_layers"] * config["num_local_experts"] * 3 * hidden * inner
-    embeddings = 2 * vocab * hidden
-    return int(experts * WEIGHT_BYTES[precision] + embeddings * (4 if precision == "fp32" else 2))
+    total, experts = hub.parameters(folder)
+    return int(experts * WEIGHT_BYTES[precision] + (total - experts) * (4 if precision == "fp32" else 2))

@@ -142,7 +142,7 @@ def order(settings: Settings, store: Store) -> list[str]:
     """The queued runs in the order in which they will start. Those whose message is lost come last: they are sent again."""
     queued = [run_id for run_id, _ in reversed(runs.in_state(store, "queued"))]
     try:
-        with _client(settings) as client:
+        with connect(settings) as client:
             sent = [_run_of(raw) for raw in reversed(client.lrange(settings.queue, 0, -1))]
     except redis.RedisError:
         sent = []
@@ -155,7 +155,7 @@ def move(settings: Settings, store: Store, run_id: str, to: int) -> None:
 
     Raises RunConflict when its message waits no longer, QueueUnreachable when Redis does not answer."""
     try:
-        with _client(settings) as client:
+        with connect(settings) as client:
             client.transaction(lambda pipe: _reorder(pipe, settings.queue, run_id, to), settings.queue)
     except redis.RedisError as error:
         raise QueueUnreachable(f"The queue does not answer ({error}), so nothing was moved.", run_id) from error
@@ -183,14 +183,15 @@ def _run_of(raw: bytes) -> str | None:
         return None
 
 
-def _client(settings: Settings) -> redis.Redis:
+def connect(settings: Settings) -> redis.Redis:
+    """Redis itself, for what Celery has no word for; it gives up within seconds."""
     return redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2)
 
 
 def waiting(settings: Settings) -> int | None:
     """How many messages wait in Redis; None if it does not answer."""
     try:
-        with _client(settings) as client:
+        with connect(settings) as client:
             return int(client.llen(settings.queue))
     except redis.RedisError:
         return None

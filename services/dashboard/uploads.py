@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from werkzeug.exceptions import HTTPException
 
-from services.dashboard.api.models import Upload
+from services.dashboard.api.dataset_models import Upload
 from shared.datasets.card import Rows
 from shared.datasets.ingest import Progress
 

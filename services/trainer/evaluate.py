@@ -24,7 +24,12 @@ def evaluate(context: Context) -> None:
     train_set, held_out, _ = render(context, adapter.values, encoder)
     examples = held_out if len(held_out) else train_set
     examples = examples.select(range(min(EXAMPLES, len(examples))))
-    context.log(f"{len(examples)} examples of {context.spec.job.dataset} that {adapter.reference} was not trained on.")
+    unseen = bool(len(held_out)) or context.spec.job.dataset != adapter.dataset
+    context.log(
+        f"{len(examples)} examples of {context.spec.job.dataset} that {adapter.reference} was not trained on."
+        if unseen
+        else f"{len(examples)} examples that {adapter.reference} was trained on: none of {adapter.dataset} is held out."
+    )
 
     model, _ = load_base(
         context, adapter.base_model, adapter.base_revision, adapter.values.max_length, adapter.values.precision
@@ -39,7 +44,7 @@ def evaluate(context: Context) -> None:
             answers = [encoder.decode(answer.ids) for answer in parity.answers(model, prompts)]
         results[who] = {"loss": loss, "answers": answers}
         context.log(f"{who}: loss {loss:.4f}")
-    context.event("evaluation", prompts=[encoder.decode(ids) for ids in prompts], **results)
+    context.event("evaluation", unseen=unseen, prompts=[encoder.decode(ids) for ids in prompts], **results)
     context.event(
         "published", name=f"loss {results['base']['loss']:.4f} (base) → {results['adapter']['loss']:.4f} (adapter)"
     )

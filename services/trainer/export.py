@@ -46,9 +46,8 @@ def export(context: Context) -> None:
             facts = merged_facts(finished)
         else:
             finished = staged / f"{adapter.name}-{adapter.version}-{job.encoding}.gguf"
-            folder = context.store.adapter(adapter.reference)
             report = write_gguf(
-                base, finished, str(job.encoding), name=adapter.reference, adapter=folder, log=context.log
+                base, finished, str(job.encoding), name=adapter.reference, weights=view, log=context.log
             )
             facts = {k: v for k, v in asdict(report).items() if k != "path"}
         context.check()

@@ -20,9 +20,7 @@ import gguf
 import numpy as np
 
 from services.trainer.gguf_lora import lora_tensors
-from services.trainer.gguf_tensors import ENCODINGS, Checkpoint, Tensor, model_tensors
-from services.trainer.lora import read_pairs
-from services.trainer.merged import Merged
+from services.trainer.gguf_tensors import ENCODINGS, Checkpoint, Tensor, Weights, model_tensors
 
 ARCHITECTURE = "gpt-oss"
 LICENCE = "apache-2.0"
@@ -61,9 +59,10 @@ class GGUFReport:
 
 
 def write_gguf(
-    model_dir: Path, out: Path, encoding: str, *, name: str, adapter: Path | None = None, log: Log = _log
+    model_dir: Path, out: Path, encoding: str, *, name: str, weights: Weights | None = None, log: Log = _log
 ) -> GGUFReport:
-    """Write the Hugging Face gpt-oss checkpoint in `model_dir` to `out`, with the PEFT adapter in `adapter` merged into it.
+    """Write the Hugging Face gpt-oss checkpoint in `model_dir` to `out`; `weights` are read in place of its own, as those
+    of `merged.Merged` are.
 
     The checkpoint is safetensors in bf16, f16 or f32, or OpenAI's native MXFP4 (kept bit for bit when `encoding` is
     MXFP4); `encoding` is F16, Q8_0 or MXFP4 (experts MXFP4, other matrices Q8_0). `name` becomes `general.name`.
@@ -74,8 +73,7 @@ def write_gguf(
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is none of {', '.join(ENCODINGS)}")
     config = json.loads((model_dir / "config.json").read_text())
-    pairs = read_pairs(adapter, config) if adapter else {}
-    tensors = model_tensors(Merged(Checkpoint(model_dir), pairs), config, encoding)
+    tensors = model_tensors(weights or Checkpoint(model_dir), config, encoding)
     rows = tensors[0].shape[0]
     if rows != config["vocab_size"]:
         raise ValueError(f"the embedding has {rows} rows, config.json says vocab_size {config['vocab_size']}")

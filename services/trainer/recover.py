@@ -88,7 +88,7 @@ def adopt(settings: Settings, store: Store) -> None:
     """Make the directory of each job that another Celery client has put into the queue, so that it can be seen, and
     survives the queue. One that cannot work is left for the task to refuse."""
     try:
-        with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2) as client:
+        with queue.connect(settings) as client:
             messages = client.lrange(settings.queue, 0, -1)
     except redis.RedisError:
         return

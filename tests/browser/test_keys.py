@@ -114,3 +114,16 @@ def test_the_page_is_accessible_and_fits(
     expect(page.locator("#linked")).to_be_visible()
     accessible(page)
     fits(page)
+
+
+def test_the_keys_are_searched_and_sorted_by_the_address(page: Page, site: Site) -> None:
+    ids = [auth.create_key(site.store, name)[1]["id"] for name in ("listed a", "listed b")]
+    page.goto("/keys?q=listed&sort=name")
+    rows = page.locator(".keys-table tbody tr")
+    expect(rows.locator(".name")).to_have_text(["listed a", "listed b"])
+    page.get_by_role("link", name="For").click()
+    expect(rows.locator(".name")).to_have_text(["listed b", "listed a"])
+    page.get_by_role("searchbox").fill("none of that name")
+    expect(page.locator("#list")).to_contain_text("No key matches")
+    for key in ids:
+        auth.revoke_key(site.store, key)

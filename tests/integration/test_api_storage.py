@@ -248,7 +248,7 @@ def test_history_answers_with_even_columns(api: Api) -> None:
 
 
 def test_a_person_makes_a_sign_in_link_and_a_key_cannot(api: Api) -> None:
-    from tests.integration.test_api import browser
+    from tests.integration.test_api_access import browser
 
     refused = api("POST", "/api/sign-in-links", 403).json["error"]["message"]
     assert "browser" in refused

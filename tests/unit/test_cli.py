@@ -6,7 +6,7 @@ import re
 import pytest
 
 from services.cli import doctor
-from services.dashboard.api import models
+from services.dashboard.api import dataset_models, models
 from tests.unit import fake_tandem as fake
 from tests.unit.cli_person import at_home, caller
 
@@ -30,12 +30,12 @@ def run(tandem):
 
 
 def test_the_fake_has_the_shapes_of_the_dashboard():
-    models.DatasetCard.model_validate(fake.DATASET)
+    dataset_models.DatasetCard.model_validate(fake.DATASET)
     models.Run.model_validate(fake.RUN)
     models.Export.model_validate(fake.EXPORT)
     models.Alias.model_validate(fake.ALIAS)
     models.System.model_validate(fake.SYSTEM)
-    models.TokenView.model_validate(fake.TOKENS)
+    dataset_models.TokenView.model_validate(fake.TOKENS)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_every_tensor_equals_pefts_merge(base: Path, adapter: Path, merged: GptO
 def test_gguf_of_the_adapter_answers_as_the_merged_model(
     base: Path, adapter: Path, merged: GptOssForCausalLM, tmp_path: Path
 ) -> None:
-    tokens, logprobs = continuation(write_gguf(base, tmp_path / "m.gguf", "F16", name="m", adapter=adapter).path)
+    view = Merged(Checkpoint(base), read_pairs(adapter, config()))
+    tokens, logprobs = continuation(write_gguf(base, tmp_path / "m.gguf", "F16", name="m", weights=view).path)
     expected, expected_logprobs = reference(merged)
     assert tokens == expected != reference(tiny())[0]
     assert abs(logprobs - expected_logprobs).max() < 0.02

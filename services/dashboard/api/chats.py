@@ -7,7 +7,8 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import chat_files, chats
-from services.dashboard.api.models import Page, TokenList, binary
+from services.dashboard.api.dataset_models import TokenList
+from services.dashboard.api.models import Page, binary
 from services.dashboard.api.paging import Paging, whole
 from services.dashboard.chats import Changes, Chat
 from services.dashboard.context import store

@@ -8,7 +8,7 @@ from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
 from services.dashboard import intake, uploads
-from services.dashboard.api.models import DatasetCard, DatasetPage, Upload
+from services.dashboard.api.dataset_models import DatasetCard, DatasetPage, Upload
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from services.dashboard import intake
-from services.dashboard.api.models import DatasetCard
+from services.dashboard.api.dataset_models import DatasetCard
 from services.dashboard.api.rows import api  # the routes of data sets, those that read rows included
 from services.dashboard.context import store
 from services.dashboard.errors import problem

@@ -7,8 +7,9 @@ from typing import Any
 from flask import Response, send_file
 from pydantic import BaseModel, Field
 
+from services.dashboard.api.dataset_models import RejectedPage, RowPage, TokenView
 from services.dashboard.api.datasets import DatasetPath, api
-from services.dashboard.api.models import RejectedPage, RowPage, TokenView, binary
+from services.dashboard.api.models import binary
 from services.dashboard.api.paging import Paging, whole
 from services.dashboard.context import store
 from services.dashboard.errors import problem

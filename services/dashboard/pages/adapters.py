@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 from services.dashboard.api import adapters, aliases, exports
 from services.dashboard.context import here, store
 from services.dashboard.listing import listing
-from services.dashboard.views import adapter_view, encodings
+from services.dashboard.views import adapter_view, encodings, run_view
 from shared import registry
 from shared.schemas import ENDED
 from shared.store import NotFound
@@ -88,7 +88,7 @@ def adapter_page(ref: str) -> str | Response:
         runs=adapter_view.worth_showing(found),
         active=any(run["state"] not in ENDED for run in found),
         evaluations=adapter_view.evaluations(found),
-        losses=adapter_view.losses(adapter),
+        losses=run_view.losses(store(), adapter["run"]),
         changed=adapter_view.changed_values(adapter),
         files=adapters.files(adapter["reference"]),
         datasets=[card["reference"] for card in registry.datasets(store())],

@@ -11,7 +11,7 @@ from shared.store import NotFound, Store
 
 MODELS, QUESTIONS = 3, 3
 MODULES = (
-    "channels composer conversation dom edit facts keep keeper markdown maths message options page scroll session sidebar stream"
+    "channels composer conversation edit facts keep keeper markdown maths memory message options page scroll session sidebar stream"
 ).split()
 blueprint = Blueprint("chat_pages", __name__, url_prefix="/chat")
 

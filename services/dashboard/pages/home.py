@@ -15,7 +15,6 @@ from services.dashboard.views.verdict import seconds_left
 from shared import registry, runs
 
 RECENT = 8
-POINTS = 60  # of a small curve
 blueprint = Blueprint("home_pages", __name__)
 
 
@@ -46,7 +45,7 @@ def home() -> str:
         total=total,
         datasets=datasets,
         learned=known[0] if known else None,
-        curve=_losses(known[0]["run"]) if known else [],
+        curve=run_view.losses(store(), known[0]["run"]) if known else [],
         steps=list(_next(datasets, known, recent))[:4],
     )
 
@@ -54,16 +53,7 @@ def home() -> str:
 def _running(run_id: str) -> dict[str, Any]:
     """A running run with its small curve and the seconds that are left, by its pace of late."""
     run = run_view.item(store(), run_id)
-    return {**run, "losses": _losses(run_id), "left": seconds_left(run, told(store(), run_id))}
-
-
-def _losses(run_id: str) -> list[float]:
-    """The losses of a run, thinned; none when the run is gone."""
-    if not runs.exists(store(), run_id):
-        return []
-    curve = run_view.metrics(store(), run_id, POINTS)
-    at = curve["columns"].index("loss")
-    return [row[at] for row in curve["rows"] if row[at] is not None]
+    return {**run, "losses": run_view.losses(store(), run_id), "left": seconds_left(run, told(store(), run_id))}
 
 
 def _next(datasets: list[dict[str, Any]], known: list[dict[str, Any]], recent: list[dict[str, Any]]) -> Iterator[Step]:

@@ -1,5 +1,6 @@
 // What every page has: forms and buttons that call the API, parts that keep themselves fresh, times in the reader's zone.
 import { call, values } from "./api.js";
+import { confirmed, copy, tell } from "./dom.js";
 
 // Not `element.dataset`: a form's field named "dataset" would stand in its place.
 const data = (element, name) => element.getAttribute(`data-${name}`);
@@ -10,43 +11,6 @@ function say(element, text, bad = false) {
   const output = (element.closest("form, dialog, .row, .head, td") ?? document).querySelector("output");
   if (output) Object.assign(output, { value: text, className: bad ? "bad" : "" });
   else if (bad) tell(text);
-}
-
-export function tell(text) {
-  const dialog = document.createElement("dialog");
-  const words = document.createElement("p");
-  words.textContent = text;
-  const close = document.createElement("button");
-  close.textContent = "Close";
-  const row = document.createElement("div");
-  row.className = "row";
-  row.append(close);
-  dialog.append(words, row);
-  close.onclick = () => dialog.close();
-  dialog.onclose = () => dialog.remove();
-  document.body.append(dialog);
-  dialog.showModal();
-}
-
-export function confirmed(question, yes = "Yes") {
-  return new Promise((resolve) => {
-    const dialog = document.createElement("dialog");
-    dialog.setAttribute("aria-label", question);
-    const words = document.createElement("p");
-    words.textContent = question;
-    const row = document.createElement("div");
-    row.className = "row";
-    for (const [text, value, kind] of [["Cancel", "", ""], [yes, "yes", "main"]]) {
-      const button = document.createElement("button");
-      Object.assign(button, { textContent: text, className: kind, onclick: () => dialog.close(value) });
-      row.append(button);
-    }
-    dialog.append(words, row);
-    dialog.onclose = () => { dialog.remove(); resolve(dialog.returnValue === "yes"); };
-    document.body.append(dialog);
-    dialog.showModal();
-    row.lastChild.focus();
-  });
 }
 
 async function act(element, body) {
@@ -79,7 +43,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (data(button, "api")) act(button, data(button, "body") ? JSON.parse(data(button, "body")) : undefined);
-  else if (button.hasAttribute("data-copy")) copy(button);
+  else if (button.hasAttribute("data-copy")) copied(button);
   else if (data(button, "dialog")) document.getElementById(data(button, "dialog")).showModal();
   else if (button.hasAttribute("data-close")) button.closest("dialog").close();
   else if (button.hasAttribute("data-menu")) {
@@ -88,22 +52,8 @@ document.addEventListener("click", (event) => {
 });
 
 // data-copy="text", or empty for the text of the nearest <pre>.
-async function copy(button) {
-  const text = data(button, "copy") || button.closest(".copies").querySelector("pre, code").textContent;
-  const before = button.textContent;
-  try { await navigator.clipboard.writeText(text); } catch { select(text); }
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = before; }, 1500);
-}
-
-function select(text) { // without https there is no clipboard: the old way
-  const area = document.createElement("textarea");
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
-}
+const copied = (button) =>
+  copy(data(button, "copy") || button.closest(".copies").querySelector("pre, code").textContent, button);
 
 // ---- parts that keep themselves fresh: hx-trigger="fast from:body" or "slow from:body"; nothing is asked for while hidden
 

@@ -1,5 +1,5 @@
 // A comparison: the same questions to the base, an adapter, its versions and exports, side by side, each with what answered.
-import { confirmed } from "./app.js";
+import { confirmed } from "./dom.js";
 import { call } from "./api.js";
 import { difference } from "./words.js";
 

@@ -1,6 +1,6 @@
 // The section "Curve" of a page: its controls, kept in the address, the values under the cursor, the table, the downloads.
 import { call } from "./api.js";
-import { tell } from "./app.js";
+import { tell } from "./dom.js";
 import { Charts, COLUMNS } from "./chart.js";
 import { csv, KEYS, Points, smoothed } from "./points.js";
 

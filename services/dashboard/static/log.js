@@ -1,6 +1,6 @@
 // A run's log: read on while the run goes, searched, followed to its end, downloaded.
 import { call } from "./api.js";
-import { tell } from "./app.js";
+import { tell } from "./dom.js";
 import { save } from "./curves.js";
 
 const EVERY = 2000, PAGE = 1 << 20, KEPT = 1 << 20; // milliseconds, bytes, characters

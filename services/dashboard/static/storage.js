@@ -1,5 +1,6 @@
 // Deleting several things at once: each by its own request, one after the other, and what could not be deleted is said.
-import { confirmed, refresh } from "./app.js";
+import { refresh } from "./app.js";
+import { confirmed } from "./dom.js";
 import { bytes, call } from "./api.js";
 
 const boxes = () => [...document.querySelectorAll("input[name=item]")];

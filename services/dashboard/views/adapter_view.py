@@ -14,7 +14,6 @@ from shared.store import NotFound
 
 QUESTIONS, READ = 6, 5000  # held-out questions offered, and rows read in search of them
 EVALUATIONS = 8  # shown; the list of runs has the others
-LOSSES = 120  # points of the small curve
 _MESSAGE = re.compile(r"<\|start\|>user<\|message\|>(.*?)<\|end\|>", re.DOTALL)
 _FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|$)", re.DOTALL)
 
@@ -56,26 +55,16 @@ def worth_showing(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def evaluations(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of `runs_of`: the newest evaluations that succeeded, each with `loss_base`, `loss_adapter` and `answers`, one
-    {"prompt", "base", "adapter"} for each prompt."""
+    """Of `runs_of`: the newest evaluations that succeeded, each with `loss_base`, `loss_adapter`, `unseen` (whether the
+    rows were held out of training) and `answers`, one {"prompt", "base", "adapter"} for each prompt."""
     told = []
     for run in islice((r for r in found if r["kind"] == "evaluate" and r["state"] == "succeeded"), EVALUATIONS):
         if event := next(runs.all_events(store(), run["id"], "evaluation"), None):
             answers = zip(event["prompts"], event["base"]["answers"], event["adapter"]["answers"], strict=False)
             shown = [{"prompt": _asked(p), "base": _said(b), "adapter": _said(a)} for p, b, a in answers]
             losses = {f"loss_{who}": event[who]["loss"] for who in ("base", "adapter")}
-            told.append({**run, **losses, "answers": shown})
+            told.append({**run, **losses, "answers": shown, "unseen": event.get("unseen", True)})
     return told
-
-
-def losses(adapter: dict[str, Any]) -> list[float]:
-    """The training losses of the adapter's run, thinned; empty if the run is gone."""
-    try:
-        curve = run_view.metrics(store(), adapter["run"], LOSSES)
-    except NotFound:
-        return []
-    at = curve["columns"].index("loss")
-    return [row[at] for row in curve["rows"] if row[at] is not None]
 
 
 def changed_values(adapter: dict[str, Any]) -> list[tuple[str, Any, Any]]:

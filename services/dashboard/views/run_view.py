@@ -15,6 +15,7 @@ from shared.store import NotFound, Store, read_json
 
 FIELDS = ("state", "step", "steps", "loss", "reason", "result", "queued", "started", "ended", "attempt")
 TOLD = ("data", "trainable", "proof", "evaluation")  # events that are told once an attempt; the last one counts
+SMALL = 120  # points of a small curve
 COLUMNS = (
     "step",
     "loss",
@@ -94,6 +95,16 @@ def metrics(store: Store, run_id: str, points: int) -> dict[str, Any]:
         extra
     )
     return {"columns": columns, "rows": [[event.get(name) for name in columns] for event in events]}
+
+
+def losses(store: Store, run_id: str) -> list[float]:
+    """The training losses for a small curve; none when the run is gone."""
+    try:
+        curve = metrics(store, run_id, SMALL)
+    except NotFound:
+        return []
+    at = curve["columns"].index("loss")
+    return [row[at] for row in curve["rows"] if row[at] is not None]
 
 
 def log(store: Store, run_id: str, after: int | None, limit: int) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 // The raw tokens of an answer and of its prompt, with their ids, by the channels that the model chose.
 import { call } from "../api.js";
-import { el } from "./dom.js";
+import { el } from "../dom.js";
 
 const shown = (text) => text.replaceAll("\n", "↵\n") || "·";
 

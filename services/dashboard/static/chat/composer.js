@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const place = (id) => `tandem-chat-draft:${id ?? "new"}`;
-let current = null;
+let current; // the conversation whose draft is shown; undefined until the page is ready, null for a new one
 
 // `acts`: send(text), stop() -> whether something ran, editLast(), fresh(), running()
 export function start(acts) {
@@ -32,10 +32,11 @@ export function start(acts) {
   });
 }
 
-// Show the draft of a conversation; null is a new one.
+// Show the draft of a conversation; null is a new one. What was typed before the page was ready stays.
 export function draft(id) {
+  const typed = current === undefined ? $("text").value : "";
   current = id;
-  try { put(localStorage.getItem(place(id)) ?? ""); } catch { put(""); }
+  try { put(typed || (localStorage.getItem(place(id)) ?? "")); } catch { put(typed); }
 }
 
 // A new conversation has got its address: what has been typed meanwhile is its draft.

@@ -1,5 +1,5 @@
 // The words of a message become a field: of a question to ask it differently, of an answer to put it right.
-import { button, el } from "./dom.js";
+import { button, el } from "../dom.js";
 
 export function edit({ message, column, acts, session, element, text }) {
   if (element.querySelector("form")) return;

@@ -1,5 +1,5 @@
 // Quietly under an answer: which weights gave it, how fast, and with how many tokens.
-import { el } from "./dom.js";
+import { el } from "../dom.js";
 
 export function facts(message) {
   if (message.role === "user") return [];

@@ -1,7 +1,8 @@
 // A conversation worth learning becomes a row of a data set: what is kept is shown before it is.
 import { call } from "../api.js";
 import { row } from "./conversation.js";
-import { el, remember, remembered } from "./dom.js";
+import { el } from "../dom.js";
+import { remember, remembered } from "./memory.js";
 
 const $ = (id) => document.getElementById(id);
 let line = [];

@@ -1,7 +1,8 @@
 // One message as it stands on the page: its words, its thinking, what went wrong, and what can be done with it.
 import { showTokens } from "./channels.js";
 import { brokenOff } from "./conversation.js";
-import { button, copy, el, remember, remembered } from "./dom.js";
+import { button, copy, el } from "../dom.js";
+import { remember, remembered } from "./memory.js";
 import { edit } from "./edit.js";
 import { facts } from "./facts.js";
 import { Flow } from "./markdown.js";

@@ -1,5 +1,6 @@
 // What an answer is asked with: the models that are served, the effort, and how the next token is drawn.
-import { el, remember, remembered } from "./dom.js";
+import { el } from "../dom.js";
+import { remember, remembered } from "./memory.js";
 
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];

@@ -1,7 +1,8 @@
 // The chat page: conversations are opened and shown here; answers go on coming in while another one is read.
 import { call } from "../api.js";
 import * as composer from "./composer.js";
-import { confirmed, remember, remembered } from "./dom.js";
+import { confirmed } from "../dom.js";
+import { remember, remembered } from "./memory.js";
 import { edit } from "./edit.js";
 import * as keep from "./keep.js";
 import { deliver } from "./keeper.js";
@@ -254,17 +255,18 @@ for (const control of document.querySelectorAll("[data-question]")) {
 }
 
 composer.start({
-  running: () => session.running.size > 0,
+  running: () => session?.running.size > 0,
   stop: () => session.stop(),
   fresh: () => openChat(null),
   send(text) {
-    if (session.columns.some(({ model }) => !model)) return false;
+    if (!session) ready.then(() => $("ask").requestSubmit());
+    if (!session || session.columns.some(({ model }) => !model)) return false;
     session.ask(text, options.chosen());
     follow.end();
     return true;
   },
   editLast() {
-    const last = session.line(0).findLast(({ role }) => role === "user");
+    const last = session?.line(0).findLast(({ role }) => role === "user");
     if (last) edit(views.get(`0 ${last.id}`));
     return Boolean(last);
   },
@@ -295,6 +297,6 @@ const arrived = () => options.load((none) => {
   draw();
 });
 // A server that does not answer keeps nobody from reading what has been said.
-await Promise.all([deliver(), Promise.race([arrived(), new Promise((resolve) => { setTimeout(resolve, 700); })])]);
-await openChat($("main").getAttribute("data-chat") || null, false);
-$("main").setAttribute("data-ready", "");
+const ready = Promise.all([deliver(), Promise.race([arrived(), new Promise((resolve) => { setTimeout(resolve, 700); })])])
+  .then(() => openChat($("main").getAttribute("data-chat") || null, false))
+  .then(() => $("main").setAttribute("data-ready", ""));

@@ -1,6 +1,7 @@
 // The list of conversations: searched, opened, renamed, taken along, brought in, deleted.
 import { call } from "../api.js";
-import { asked, button, confirmed, el, remember, remembered } from "./dom.js";
+import { asked, button, confirmed, el } from "../dom.js";
+import { remember, remembered } from "./memory.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 50;

@@ -16,7 +16,7 @@ export function el(name, properties = {}, ...children) {
 export const button = (text, onclick, properties = {}) => el("button.plain", { type: "button", onclick, ...properties }, text);
 
 // Whether the person says yes. The dialog says what is lost.
-export function confirmed(question, yes) {
+export function confirmed(question, yes = "Yes") {
   return new Promise((resolve) => {
     const dialog = el("dialog", { "aria-label": question },
       el("p", {}, question),
@@ -28,6 +28,14 @@ export function confirmed(question, yes) {
     dialog.showModal();
     dialog.querySelector(".main").focus();
   });
+}
+
+// Something that a person must read, in a dialog of its own.
+export function tell(text) {
+  const dialog = el("dialog", { "aria-label": text }, el("p", {}, text), el("div.row", {}, el("button", { onclick: () => dialog.close() }, "Close")));
+  dialog.onclose = () => dialog.remove();
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 // One line of text from the person, or null.
@@ -45,6 +53,7 @@ export function asked(question, value, yes) {
   });
 }
 
+// Copy a text; the control that asked for it says so for a moment.
 export async function copy(text, control) {
   try { await navigator.clipboard.writeText(text); } catch { copyOldWay(text); }
   const before = control.textContent;
@@ -58,13 +67,4 @@ function copyOldWay(text) { // without https there is no clipboard
   area.select();
   document.execCommand("copy");
   area.remove();
-}
-
-// What this browser remembers of the chat, in one value.
-const KEY = "tandem-chat";
-export function remembered() {
-  try { return JSON.parse(localStorage.getItem(KEY) ?? "{}"); } catch { return {}; }
-}
-export function remember(values) {
-  try { localStorage.setItem(KEY, JSON.stringify({ ...remembered(), ...values })); } catch { /* a private window may refuse */ }
 }
