@@ -1,5 +1,6 @@
 """Who may in: one-time sign-in links, API keys stored as hashes, and the secret that signs sessions."""
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -85,7 +86,8 @@ def check_key(store: Store, key: str) -> dict[str, Any] | None:
         except (FileNotFoundError, json.JSONDecodeError):
             continue
         if secrets.compare_digest(record["hash"], digest):
-            path.with_suffix(".used").touch()
+            with contextlib.suppress(OSError):  # a full disk keeps nobody out
+                path.with_suffix(".used").touch()
             return _public(record)
     return None
 

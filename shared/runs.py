@@ -13,6 +13,7 @@ from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
 from shared.store import NotFound, Store, append_line, publish, read_json, write_json
 
 PAGE_BYTES = 1 << 20
+RESERVE = 64 << 10  # bytes kept free for a run that is worked on, so that its end can be written on a full disk
 
 
 class RunConflict(RuntimeError):
@@ -117,7 +118,14 @@ def claim(store: Store, run_id: str, attempt: int, worker: str) -> bool:
         return False
     with open(descriptor, "w") as file:
         json.dump({"worker": worker, "since": now()}, file)
+    with contextlib.suppress(OSError):  # no room even for that: then its end may be told only when there is some
+        (store.run(run_id) / "reserve").write_bytes(bytes(RESERVE))
     return True
+
+
+def unclaim(store: Store, run_id: str, attempt: int) -> None:
+    """Give an attempt back that was not begun."""
+    (store.run(run_id) / "attempts" / str(attempt)).unlink()
 
 
 def heartbeat(store: Store, run_id: str, attempt: int) -> None:
@@ -144,15 +152,16 @@ def update(store: Store, run_id: str, **changes: Any) -> Status:
 
 
 def finish(store: Store, run_id: str, state: State, reason: str | None = None, result: str | None = None) -> None:
-    """Record how the run ended, in the events and then in the status."""
+    """Record how the run ended, in the events and then in the status; on a full disk, in the room that its claim kept."""
+    (store.run(run_id) / "reserve").unlink(missing_ok=True)
     append_event(store, run_id, "status", state=state, reason=reason, result=result)
     update(store, run_id, state=state, reason=reason, result=result, ended=now())
 
 
 def requeue(store: Store, run_id: str) -> int:
     """Queue a run that ended unfinished, or whose worker died, for another attempt; return the attempt's number."""
-    for asked in ("cancel", "stop"):
-        (store.run(run_id) / asked).unlink(missing_ok=True)
+    for name in ("cancel", "stop", "reserve"):
+        (store.run(run_id) / name).unlink(missing_ok=True)
     update(store, run_id, state="queued", reason=None, ended=None, queued=now())
     return attempts(store, run_id) + 1
 

@@ -76,12 +76,7 @@ def _revive(app: Celery, settings: Settings, store: Store, run_id: str) -> None:
     if tried >= settings.max_attempts:
         reason = f"Its worker died {tried} times. log.txt in the run's folder has the last words of each."
         return runs.finish(store, run_id, "failed", reason)
-    runs.append_event(
-        store, run_id, "status", state="queued", reason="Its worker died; the run goes on from its last checkpoint."
-    )
-    attempt = runs.requeue(store, run_id)
-    queue.send(app, runs.read_spec(store, run_id), attempt)
-    return None
+    return tasks.again(app, store, run_id, "Its worker died; the run goes on from its last checkpoint.")
 
 
 def adopt(settings: Settings, store: Store) -> None:

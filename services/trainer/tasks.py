@@ -54,10 +54,22 @@ def perform(
         logger.info("run %s: attempt %s is not to be had, so this message is a repetition", run_id, attempt)
         return outcome(task, store, run_id)
     logger.info("run %s: attempt %s", run_id, attempt)
-    runs.append_event(store, run_id, "status", state="running", attempt=attempt, worker=worker)
-    runs.update(store, run_id, state="running", attempt=attempt, worker=worker, started=now(), ended=None, reason=None)
+    try:
+        runs.append_event(store, run_id, "status", state="running", attempt=attempt, worker=worker)
+        runs.update(
+            store, run_id, state="running", attempt=attempt, worker=worker, started=now(), ended=None, reason=None
+        )
+    except OSError:  # a full disk: it stays queued, and is sent again until there is room
+        runs.unclaim(store, run_id, attempt)
+        raise
+    kills = exits.oom_kills()
     code = start(settings, store, kind, run_id, attempt)
-    record(settings, store, run_id, attempt, code)
+    starved = exits.oom_kills() > kills
+    asked = runs.cancel_requested(store, run_id)
+    if code == -signal.SIGKILL and not starved and not asked and attempt < settings.max_attempts:
+        again(task.app, store, run_id, "Its process was killed; the run goes on from its last checkpoint.")
+    else:
+        record(store, run_id, attempt, code, starved)
     return outcome(task, store, run_id)
 
 
@@ -97,8 +109,8 @@ def start(settings: Settings, store: Store, kind: Kind, run_id: str, attempt: in
         signal.signal(signal.SIGTERM, previous)
 
 
-def record(settings: Settings, store: Store, run_id: str, attempt: int, code: int) -> None:
-    """Turn the child's exit code into the run's outcome."""
+def record(store: Store, run_id: str, attempt: int, code: int, starved: bool) -> None:
+    """Turn the child's exit code into the run's outcome; `starved` is whether the kernel killed for want of memory."""
     own = list(runs.all_events(store, run_id, "status", "published", "error"))
     start_of_attempt = max(i for i, e in enumerate(own) if e.get("attempt") == attempt and e["type"] == "status")
     events = own[start_of_attempt:]
@@ -116,7 +128,14 @@ def record(settings: Settings, store: Store, run_id: str, attempt: int, code: in
         runs.finish(store, run_id, "cancelled", f"Cancelled after step {step}; resume goes on from there.")
     else:
         said = next((e["reason"] for e in reversed(events) if e["type"] == "error"), None)
-        runs.finish(store, run_id, "failed", said or exits.reason(code, store.run(run_id) / "log.txt"))
+        runs.finish(store, run_id, "failed", said or exits.reason(code, store.run(run_id) / "log.txt", starved))
+
+
+def again(app: Celery, store: Store, run_id: str, why: str) -> None:
+    """Queue the run for one more attempt, and send its message; `why` is what its events say."""
+    runs.append_event(store, run_id, "status", state="queued", reason=why)
+    attempt = runs.requeue(store, run_id)
+    queue.send(app, runs.read_spec(store, run_id), attempt)
 
 
 def outcome(task: Task, store: Store, run_id: str) -> str | None:
