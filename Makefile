@@ -41,7 +41,7 @@ test: ## lint, import rules, all tests that need no GPU and no containers
 	@$(PY) -m pytest $(ARGS)
 test-stack: ## the real containers: up, the chain, what they survive, down
 	@scripts/install test
-	@$(PY) -m pytest -m stack tests/stack $(ARGS)
+	@$(PY) -m pytest --timeout 1800 tests/stack $(ARGS)
 lint: ## ruff and the import rules
 	@$(PY) -m ruff check .
 	@.venv/bin/lint-imports --no-cache --no-logo

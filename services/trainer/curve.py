@@ -26,9 +26,9 @@ class Curve(TrainerCallback):
     def __init__(self, context: Context, recipe: Recipe, tokens_per_step: float) -> None:
         """`tokens_per_step` is the mean number of tokens, padding left out, that one optimizer step sees."""
         self.context, self.recipe, self.tokens_per_step = context, recipe, tokens_per_step
-        self.told = max(
-            (e["step"] for e in runs.all_events(context.store, context.spec.id, "metric") if "loss" in e), default=0
-        )
+        told = list(runs.all_events(context.store, context.spec.id, "metric"))  # a step done again after a crash is told once
+        self.told = max((e["step"] for e in told if "loss" in e), default=0)
+        self.told_validation = max((e["step"] for e in told if "validation_loss" in e), default=0)
         self.recent: deque[float] = deque(maxlen=SMOOTHED)
         self.best, self.worse = math.inf, 0
         self.warned: set[str] = set()
@@ -69,7 +69,7 @@ class Curve(TrainerCallback):
             )
         self.recent.append(loss)
         self.context.progress(state.global_step, state.max_steps, loss)
-        if state.global_step > self.told:  # a step that is done again after a crash is told once
+        if state.global_step > self.told:
             self._tell(state, logs, loss)
         self._watch(state, control)
 
@@ -117,7 +117,8 @@ class Curve(TrainerCallback):
         self.clock = time.monotonic()  # validation is not training: leave it out of tokens per second
         self.clock_step = state.global_step
         self.validation_loss, self.validated_at = loss, state.global_step
-        self.context.event("metric", step=state.global_step, validation_loss=loss)
+        if state.global_step > self.told_validation:
+            self.context.event("metric", step=state.global_step, validation_loss=loss)
         if loss < self.best - self.recipe.patience_threshold:
             self.best, self.worse = loss, 0
             return
