@@ -42,5 +42,5 @@ def test_a_question_asked_before_the_scripts_is_answered(trained: Site, page: Pa
     page.goto("/chat", wait_until="commit")
     page.locator("#ask textarea").fill("When are you open?")
     page.locator("#ask").get_by_role("button", name=re.compile("Send")).click()
-    expect(page.get_by_text("When are you open?")).to_be_visible(timeout=30_000)
+    expect(page.locator("#messages")).to_contain_text("When are you open?", timeout=30_000)
     expect(page).to_have_url(re.compile(r"/chat/[\w-]+$"), timeout=30_000)

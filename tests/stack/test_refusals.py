@@ -1,8 +1,8 @@
 """Everything from outside that should not be: refused with a reason, noted in a log, nothing written."""
 
-import io
 import json
 import pickle
+import socket
 import time
 import zlib
 from collections.abc import Iterator
@@ -101,11 +101,11 @@ def test_a_path_does_not_climb(friend: httpx.Client, stack: Stack) -> None:
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(friend: httpx.Client) -> None:
     answer = friend.post("/v1/chat/completions", content=b"x" * (33 << 20))
     assert answer.status_code == 413 and "too large" in answer.json()["error"]["message"]
-    claimed = {"Content-Length": str(17 << 30), "Content-Type": "application/octet-stream"}
-    with friend.stream(
-        "POST", "/api/datasets", params={"filename": "a.jsonl"}, headers=claimed, content=iter([b"{"])
-    ) as answer:
-        assert answer.status_code == 413
+    claimed = f"POST /api/datasets?filename=a.jsonl HTTP/1.1\r\nHost: tandem\r\nContent-Length: {17 << 30}\r\n"
+    claimed += f"Authorization: {friend.headers['authorization']}\r\n\r\n"
+    with socket.create_connection((friend.base_url.host, friend.base_url.port), timeout=30) as line:
+        line.sendall(claimed.encode())
+        assert line.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(friend: httpx.Client, tmp_path: Path) -> None:
@@ -178,4 +178,4 @@ def test_the_headers_forbid_what_no_page_needs(friend: httpx.Client) -> None:
     for name in ("x-content-type-options", "x-frame-options", "referrer-policy", "permissions-policy"):
         assert name in page.headers
     assert "server" not in page.headers or "/" not in page.headers["server"]
-    assert io.BytesIO(page.content).read(15).lower() == b"<!doctype html>"
+    assert page.text.lstrip().lower().startswith("<!doctype html>")

@@ -62,7 +62,7 @@ def test_the_one_published_port_is_on_the_loopback():
 
 
 def test_only_the_trainer_and_the_way_in_have_a_network_beside_the_closed_one():
-    assert MAIN["networks"]["inside"] == {"internal": True}
+    assert MAIN["networks"]["inside"]["internal"] is True
     outside = {name for name, s in SERVICES.items() if set(s.get("networks", [])) - {"inside"}}
     assert outside == {"nginx", "trainer"}
     assert SERVICES["init"]["network_mode"] == "none"
