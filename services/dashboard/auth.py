@@ -1,5 +1,6 @@
 """Who may in: an API key, or a session from a one-time sign-in link; and nginx's question about the other services."""
 
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from shared import auth
 OPEN = ("auth.health", "auth.ask", "auth.sign_in", "static")
 SAFE = ("GET", "HEAD", "OPTIONS")
 SLOWED = 0.3  # seconds that a wrong key or token costs
+SLOWED_AT_ONCE = 8  # more are refused without waiting, or they would take all threads; nginx bounds their number
 NO_ONE = (
     "You are not signed in. A browser signs in with the link that Tandem prints when it starts; "
     "a program sends `Authorization: Bearer tdm_…`."
@@ -20,6 +22,7 @@ NO_ONE = (
 ELSEWHERE = "This request comes from another site, so the session does not count for it. Use an API key."
 
 blueprint = Blueprint("auth", __name__)
+_slowed = threading.BoundedSemaphore(SLOWED_AT_ONCE)
 
 
 def guard() -> Response | None:
@@ -46,7 +49,7 @@ def sign_in() -> AnyResponse | tuple[str, int]:
     if token is None:
         return redirect("/") if session.get("in") else (render_template("sign_in.html", failed=False), 200)
     if not auth.use_sign_in(store(), token.strip()):
-        time.sleep(SLOWED)
+        _slow()
         return render_template("sign_in.html", failed=True), 401
     session.clear()
     session["in"] = True
@@ -68,7 +71,7 @@ def _refusal(method: str) -> Response | None:
         if key:
             g.who = f"key {key['id']}"
             return None
-        time.sleep(SLOWED)
+        _slow()
         response = answer(
             401, "unauthorized", "This API key is not known; it may have been revoked. Make one under Keys."
         )
@@ -80,6 +83,12 @@ def _refusal(method: str) -> Response | None:
         return response
     g.who = "session"
     return None if method in SAFE or _same_origin() else answer(403, "unauthorized", ELSEWHERE)
+
+
+def _slow() -> None:
+    if _slowed.acquire(blocking=False):
+        time.sleep(SLOWED)
+        _slowed.release()
 
 
 def _same_origin() -> bool:

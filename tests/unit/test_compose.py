@@ -11,7 +11,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-FILES = {"gpu": ["compose.yaml"], "cpu": ["compose.yaml", "compose.cpu.yaml"]}
+FILES = {
+    "gpu": ["compose.yaml"],
+    "cpu": ["compose.yaml", "compose.cpu.yaml"],
+    "llama-gpu": ["compose.yaml", "compose.llama-gpu.yaml"],
+}
+RESERVED = {"gpu": {"trainer", "inference"}, "cpu": set(), "llama-gpu": {"trainer", "inference", "llama"}}
 DOCKERFILES = sorted(
     str(path.relative_to(ROOT)) for path in [*ROOT.glob("services/**/*Dockerfile"), ROOT / "nginx/Dockerfile"]
 )
@@ -111,10 +116,10 @@ def test_the_trainer_is_given_longer_to_stop_than_a_run_takes_to_write_its_check
 
 def test_every_variable_has_its_line_in_the_example_with_the_same_default():
     used = {}
-    for name in ("compose.yaml", "compose.cpu.yaml"):
+    for name in ("compose.yaml", "compose.cpu.yaml", "compose.llama-gpu.yaml"):
         for variable, default in VARIABLE.findall((ROOT / name).read_text()):
             assert used.setdefault(variable, default) == default, f"{variable} has two defaults"
-    assert used == example()
+    assert used == {name: value for name, value in example().items() if name != "COMPOSE_FILE"}
 
 
 def test_every_variable_of_the_example_is_explained():
@@ -160,7 +165,10 @@ def test_compose_itself_accepts_the_files(which, tmp_path):
     services = yaml.safe_load(result.stdout)["services"]
     assert services["nginx"]["ports"][0]["host_ip"] == "127.0.0.1"
     reserved = {n for n, s in services.items() if (s.get("deploy", {}).get("resources") or {}).get("reservations")}
-    assert reserved == ({"trainer", "inference"} if which == "gpu" else set())
+    assert reserved == RESERVED[which]
+    assert services["llama"]["environment"].get("TANDEM_GGUF_GPU_LAYERS", "0") == (
+        "99" if which == "llama-gpu" else "0"
+    )
     if which == "cpu":
         assert set(services["tiny"]["networks"]) == {"inside"}
         assert services["inference"]["depends_on"]["tiny"]["condition"] == "service_completed_successfully"
