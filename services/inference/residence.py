@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0  # what answers have to end before the model leaves
 LAST_SECONDS = 5.0  # and then, to notice that it has left
 CALM_SECONDS = 3.0  # no run for so long before the model comes back: the next one in the queue may begin at once
-AGAIN_SECONDS = 10.0  # after loading failed
+AGAIN_SECONDS = 5.0  # after loading failed, or found no base model
 
 
 @dataclass(frozen=True)
