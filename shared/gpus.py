@@ -47,7 +47,7 @@ class Glance:
 
     def look(self) -> list[dict[str, Any]]:
         """The GPUs now: waits for what tells of them."""
-        self._found = self.read()
+        self._found = self.read() or self._found  # nvidia-smi may fail for a moment; the GPU is still there
         return self._found
 
 

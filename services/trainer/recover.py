@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import traceback
+from typing import Any
 
 import redis
 from celery import Celery
@@ -30,12 +31,15 @@ def start(app: Celery, settings: Settings) -> None:
 
 def _watch(app: Celery, settings: Settings) -> None:
     store = Store(settings.data)
-    since = now()
+    since, seen = now(), []
     interval = min(settings.heartbeat_seconds, 5.0)
     while True:  # also while the worker stops: the run in hand has its GPU until its checkpoint is written
         held = in_hand()
         try:
-            show(store, since, held)
+            seen = (
+                gpus() or seen
+            )  # nvidia-smi may fail for a moment; who shares the GPU must not take that for its absence
+            show(store, since, held, seen)
             if not tasks.STOPPING.is_set():
                 sweep(app, settings, store)
         except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
@@ -52,10 +56,10 @@ def in_hand() -> tuple[str | None, str | None]:
     return None, None
 
 
-def show(store: Store, since: str, held: tuple[str | None, str | None]) -> None:
+def show(store: Store, since: str, held: tuple[str | None, str | None], seen: list[dict[str, Any]]) -> None:
     """Write the worker's own file; its modification time is the heartbeat."""
     host = socket.gethostname()
-    value = {"host": host, "pid": os.getpid(), "since": since, "busy": held[0], "kind": held[1], "gpus": gpus()}
+    value = {"host": host, "pid": os.getpid(), "since": since, "busy": held[0], "kind": held[1], "gpus": seen}
     write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
 
 
