@@ -10,10 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from celery import Celery
 
-from shared.store import write_json
+from shared import queue, runs
+from shared.schemas import Job
+from shared.settings import Settings
+from shared.store import Store, write_json
 from tests.conftest import BASE, ROOT, environment, free_port, wait_for
-from tests.integration.conftest import Served
+from tests.integration.conftest import Served, Worker
 
 GPU = {"uuid": "GPU-made-up"}
 RUN = "train-20260101-000000-abcd"
@@ -152,3 +156,35 @@ def test_a_fetch_needs_no_gpu(shared: Shared, trainer: Trainer) -> None:
     trainer.works("fetch-20260101-000000-abcd", "fetch")
     threading.Event().wait(2.5)
     assert shared.health()["status"] == "ok"
+
+
+def test_a_run_and_the_server_take_turns(
+    settings: Settings, store: Store, celery: Celery, workshop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real worker, a real run and a real server, all of which nvidia-smi tells of the same GPU."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '0, GPU-made-up, Card, 100, 1, 2'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    port = free_port()
+    settings = settings.model_copy(update={"inference_url": f"http://127.0.0.1:{port}"})
+    shared, worker = Shared(settings.inference_url), Worker(settings, tmp_path / "worker.log")
+    command = [sys.executable, "-m", "services.inference", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment(settings))
+    try:
+        shared.becomes("ok")
+        before = shared.says(BASE)
+        worker.start()
+        job = Job(dataset=workshop, recipe="tiny", overrides={"steps": 3}, name="house")
+        run_id = queue.submit(settings, celery, "train", job).id
+        assert shared.becomes("asleep")["run"] == run_id
+        wait_for(lambda: runs.read_status(store, run_id).ended, 120, "the run ends")
+        events = list(runs.all_events(store, run_id))
+        assert runs.read_status(store, run_id).result == "house@v1"
+        assert not [event for event in events if event["type"] == "warning" and "inference" in event["text"]]
+        shared.becomes("ok")
+        assert shared.says(BASE) == before != shared.says("house@v1")
+    finally:
+        worker.stop()
+        server.terminate()
+        server.wait(30)
