@@ -107,14 +107,10 @@ class UnslothEngine:
 
     def close(self) -> None:
         """Give the memory back; answers in progress end with Closed at their next token. May be called again."""
-        import torch
-
         with self.turn:
             self.model = self.active = None
             self.loaded.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_memory_back()
 
     def _put_on(self, weights: Weights) -> None:
         """Make `weights` the ones that the next forward pass uses. Called with the turn held."""
@@ -147,6 +143,15 @@ class UnslothEngine:
         self.model.eval()
         self.loaded[weights.sha256] = name
         self.active = None
+
+
+def give_memory_back() -> None:
+    """Let the GPU have what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def draw(logits: Any, sampling: Sampling, generator: Any) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from services.inference.engine import Closed, Engine, Sampling, Unavailable, Weights
+from services.inference.engine import Closed, Engine, Sampling, Unavailable, Weights, give_memory_back
 from shared.harmony import Encoder
 from shared.schemas import now
 from shared.store import NotFound
@@ -129,6 +129,7 @@ class Residence:
             self._say(f"the model could not be loaded ({type(error).__name__}: the log says more); it is tried again")
         else:
             return self._become("ready")
+        give_memory_back()  # of half a model
         self._again = self.clock() + AGAIN_SECONDS
         return None
 
