@@ -20,13 +20,13 @@ def wait_for_room(context: Context, patience: float = PATIENCE_SECONDS) -> None:
     until, said = time.monotonic() + patience, False
     while mine and not _free(context, mine):
         context.check()
+        if not said:
+            context.log("Waiting for the inference server, which has the same GPU, to give its memory back.")
+            said = True
         if time.monotonic() >= until:
             text = f"The inference server has not given its GPU memory back within {patience:g} s. The run goes on beside it."
             print(text, flush=True)
             return context.event("warning", text=text)
-        if not said:
-            context.log("Waiting for the inference server, which has the same GPU, to give its memory back.")
-            said = True
         time.sleep(ASK_SECONDS)
     return None
 
