@@ -1,6 +1,8 @@
 """What every run's child process shares: its context, how it is asked to stop, and how an error becomes an exit code."""
 
+import contextlib
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -68,7 +70,13 @@ def main(work: Callable[[Context], None]) -> None:
     context = Context(settings, store, spec, runs.attempts(store, spec.id))
     signal.signal(signal.SIGTERM, lambda *_: setattr(context, "stopping", True))
     signal.signal(signal.SIGINT, lambda *_: setattr(context, "stopping", True))
-    sys.exit(_outcome(work, context))
+    code = _outcome(work, context)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.exit(code)
+    os._exit(
+        code
+    )  # log.txt could not be written: Python's own way out would try again, fail, and exit with another code
 
 
 def _outcome(work: Callable[[Context], None], context: Context) -> int:
@@ -77,7 +85,8 @@ def _outcome(work: Callable[[Context], None], context: Context) -> int:
     except Stopped:
         return exits.STOPPED
     except Exception as error:  # noqa: BLE001  # the edge of the process: every error becomes an exit code and a reason
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # log.txt is on the disk that may be full
+            traceback.print_exc()
         reason, code = _explain(error)
         try:
             context.event("error", reason=reason)

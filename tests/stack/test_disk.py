@@ -89,8 +89,8 @@ def test_an_upload_without_room_is_refused_and_leaves_nothing(stack: Stack, tmp_
         with pytest.raises(Failure, match=r"Only \d MiB are free") as refused:
             stack.client.upload("/datasets", large, lambda _: None, filename=large.name, name="large")
         assert refused.value.status == 507
+        params = {"filename": large.name, "name": "large"}
         with pytest.raises(Failure, match=r"free|full") as broken:  # without a length nobody can know before
-            params = {"filename": large.name, "name": "large"}
             stack.client.call("POST", "/datasets", params=params, content=iter(large.open("rb")))
         assert broken.value.status == 507
     assert before == sorted(path.name for path in stack.store.datasets().iterdir() if not path.name.startswith("."))
