@@ -19,8 +19,9 @@ demo: ## the whole product on this machine, no GPU needed: train, export, chat (
 
 # --- with containers ---
 .PHONY: up down logs build config
-up: .env ## build and start the stack, wait until it is healthy, print the sign-in link (CPU=1 without a GPU)
-	@$(COMPOSE) up --detach --build --wait
+up: .env ## build and start the stack, wait until one can sign in and train, print the sign-in link (CPU=1 without a GPU)
+	@$(COMPOSE) up --detach --build
+	@$(COMPOSE) up --detach --wait nginx trainer # inference waits for the base model, which is fetched through these
 	@$(COMPOSE) logs --no-log-prefix init | tail -5
 down: ## stop it; what is in the data folder stays
 	@$(COMPOSE) down
