@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 
 import redis
 from celery import Celery
@@ -37,7 +36,7 @@ def _watch(app: Celery, settings: Settings) -> None:
             show(store, since)
             sweep(app, settings, store)
         except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
-            traceback.print_exc()
+            tasks.logger.exception("the watch goes on")
         time.sleep(interval)
 
 
