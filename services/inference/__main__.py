@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvicorn
 
-from shared import hub
+from shared import hub, logs
 from shared import settings as environment
 from shared.settings import Settings
 from shared.store import NotFound
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     values = parser.parse_args()
+    logs.to_stdout("inference")
     settings = environment.load()
     folder = _wait_for_base(settings)
 
@@ -29,7 +30,9 @@ def main() -> None:
     encoder = hub.encoder(folder)
     engine = UnslothEngine(folder, settings.context_tokens)
     app = create_app(settings, encoder, engine, LlamaEngine(settings.llama_url, encoder), hub.weights_sha256(folder))
-    uvicorn.run(app, host=values.host, port=values.port, log_level="warning", timeout_graceful_shutdown=10)
+    uvicorn.run(
+        app, host=values.host, port=values.port, log_config=None, access_log=False, timeout_graceful_shutdown=10
+    )
 
 
 def _wait_for_base(settings: Settings) -> Path:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from services.inference import access, metrics
 from services.inference.engine import Engine, Sampling, Weights
 from services.inference.generation import Generation
 from services.inference.gguf import BackendUnavailable, pieces
@@ -32,6 +33,7 @@ class TooLong(ValueError):
 def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engine, base_sha256: str) -> FastAPI:
     """The application. `engine` answers for the base and adapters, `gguf` for exports."""
     app = FastAPI(title="Tandem inference", docs_url=None, redoc_url=None)
+    app.add_middleware(access.Access)
     store = Store(settings.data)
     started, glance = now(), Glance()
 
@@ -39,6 +41,8 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
     def health() -> dict[str, Any]:
         about = {"engine": engine.name, "base_model": settings.base_model, "since": started}
         return {"status": "ok", **about, "gpus": glance.latest()}
+
+    metrics.add_route(app, health)
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -52,6 +56,7 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
     def begin(
         request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
     ) -> Generation:
+        access.note(model=request.model)
         weights, target = _weights(store, settings.base_model, base_sha256, request.model)
         room = settings.context_tokens - len(prompt)
         if room < 1:
