@@ -143,6 +143,7 @@ def nginx_conf(layout: Layout) -> str:
         "ACCESS_LOG": str(layout.logs / "access.log"),
         "RESOLVER": HOST,  # never asked: addresses need no resolving
         "LISTEN": f"{HOST}:{layout.port}",
+        "GRAFANA": f"{HOST}:9",  # the port of what is discarded: there is none in the local stack
     } | {name.upper(): f"{HOST}:{ports[name]}" for name in ("dashboard", "inference", "llama")}
     return re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], (layout.root / TEMPLATE).read_text())
 
