@@ -53,7 +53,7 @@ def perform(
     if not runs.claim(store, run_id, attempt, worker):
         logger.info("attempt %s is not to be had, so this message is a repetition", attempt)
         return outcome(task, store, run_id)
-    logger.info("attempt %s", attempt)
+    logger.info("attempt %s begins", attempt)
     runs.append_event(store, run_id, "status", state="running", attempt=attempt, worker=worker)
     runs.update(store, run_id, state="running", attempt=attempt, worker=worker, started=now(), ended=None, reason=None)
     code = start(settings, store, kind, run_id, attempt)
