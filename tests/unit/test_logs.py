@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from gunicorn.config import Config
 
+from services.dashboard.log import Gunicorn
 from services.trainer.log import about_run
 from shared import logs, runs
 from shared.schemas import Job
@@ -44,6 +46,12 @@ def test_an_error_is_one_line_with_its_traceback(output: pytest.CaptureFixture[s
         logging.getLogger("tandem.dashboard").exception("a request failed")
     (line,) = lines(output)
     assert line["message"] == "a request failed" and "KeyError: 'gone'" in line["error"]
+
+
+def test_gunicorn_says_what_it_says_in_the_same_form(output: pytest.CaptureFixture[str]) -> None:
+    Gunicorn(Config()).info("Listening at: %s", "http://127.0.0.1:8000")
+    (line,) = lines(output)
+    assert (line["service"], line["message"]) == ("dashboard", "Listening at: http://127.0.0.1:8000")
 
 
 def test_addresses_that_libraries_log_are_left_out(output: pytest.CaptureFixture[str]) -> None:
