@@ -78,9 +78,11 @@ class Access:
 
 
 def outcome(asked: Asked) -> metrics.Outcome:
-    """How a request for an answer ended."""
-    if asked.generation is None or asked.status >= 400:
-        return "refused" if 400 <= asked.status < 500 else "error"
+    """How a request for an answer ended. One to an engine that is away, which is said with 503 at once, was refused."""
+    if asked.generation is None:
+        return "refused" if 400 <= asked.status < 500 or asked.status == 503 else "error"
+    if asked.status >= 400:
+        return "error"
     ends: dict[str, metrics.Outcome] = {"done": "ok", "failed": "error"}
     return ends.get(asked.generation.state, "cancelled")
 

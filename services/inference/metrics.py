@@ -4,6 +4,7 @@
 before that was known is counted under `none`.
 """
 
+import json
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -77,7 +78,7 @@ def add_route(app: FastAPI, health: Callable[[], Any]) -> None:
     @app.get("/metrics")
     def metrics() -> Response:
         told = health()
-        told = told if isinstance(told, dict) else {}  # an answer of its own while there is no engine
-        READY.set(told.get("status") == "ok")
-        seen = (("inference", gpu) for gpu in told.get("gpus", []))
+        told = json.loads(bytes(told.body)) if isinstance(told, Response) else told
+        READY.set(told["status"] == "ok")
+        seen = (("inference", gpu) for gpu in told["gpus"])
         return Response(exposition(chain(REGISTRY.collect(), gpus(seen))), headers={"Content-Type": MEDIA_TYPE})

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
 from services.inference.access import Asked, outcome
 from services.inference.app import create_app
 from services.inference.gguf import BackendUnavailable, LlamaEngine
+from services.inference.metrics import add_route
 from shared.harmony import Encoder
 from shared.settings import Settings
 from tests.conftest import BASE
@@ -73,7 +76,8 @@ def test_answers_are_counted_by_how_they_ended(served, then: str, ends: str, str
 def test_a_request_that_cannot_be_answered_is_refused(served) -> None:
     assert change(served[1], model="nobody@v1") == {"requests_total none refused": 1}
     assert change(served[1], prompt=[]) == {"requests_total none refused": 1}
-    assert outcome(Asked("a", status=503)) == "error"
+    assert outcome(Asked("a", status=503)) == "refused", "the engine was away"
+    assert outcome(Asked("a", status=500)) == "error"
 
 
 def test_an_access_line_has_the_request_and_what_answered_but_not_what_was_said(served, caplog) -> None:
@@ -89,8 +93,14 @@ def test_an_access_line_has_the_request_and_what_answered_but_not_what_was_said(
     assert "secret" not in json.dumps(fields)
 
 
-def test_the_engine_is_ready_when_health_says_so(served) -> None:
-    assert parse(served[1].get("/metrics").text)["tandem_engine_ready"] == {(): 1}
+@pytest.mark.parametrize(("status", "ready"), [("ok", 1), ("loading", 0), ("asleep", 0)])
+@pytest.mark.parametrize("kind", [dict, JSONResponse])
+def test_the_engine_is_ready_when_health_says_so(status: str, ready: int, kind: type) -> None:
+    app = FastAPI()
+    add_route(app, lambda: kind({"status": status, "gpus": [{"uuid": "GPU-1", "memory_used": 3, "memory_total": 4}]}))
+    found = parse(TestClient(app).get("/metrics").text)
+    assert found["tandem_engine_ready"] == {(): ready}
+    assert found["tandem_gpu_memory_used_bytes"] == {("inference", "GPU-1"): 3}
 
 
 def test_llama_cpp_is_asked_under_the_same_request_id(settings: Settings, encoder: Encoder) -> None:
