@@ -1,6 +1,13 @@
-"""An exposition as its tests read it."""
+"""An exposition as its tests read it, and an inference server over an engine of theirs."""
 
+from typing import Any
+
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+
+from services.inference.app import create_app
+from shared.harmony import Encoder
+from shared.settings import Settings
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 
@@ -14,3 +21,8 @@ def parse(text: str) -> Samples:
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
     return found
+
+
+def inference(settings: Settings, encoder: Encoder | None, engine: Any) -> FastAPI:
+    """The inference server with `engine` for everything."""
+    return create_app(settings, encoder, engine, engine, "5ha")

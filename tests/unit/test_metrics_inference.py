@@ -5,19 +5,19 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
 from services.inference.access import Asked, outcome
-from services.inference.app import create_app
-from services.inference.gguf import BackendUnavailable, LlamaEngine
+from services.inference.gguf import LlamaEngine
 from services.inference.metrics import add_route
 from shared.harmony import Encoder
 from shared.settings import Settings
 from tests.conftest import BASE
-from tests.unit.exposition import parse
+from tests.unit.exposition import inference, parse
 
 
 class Stub:
@@ -30,7 +30,7 @@ class Stub:
         yield 17
         yield 18
         if self.then == "break":
-            raise BackendUnavailable("broken")
+            raise httpx.ReadError("broken")
         if self.then == "wait":
             stop.set()  # as when the client has left
             return
@@ -40,7 +40,7 @@ class Stub:
 @pytest.fixture
 def served(settings: Settings, encoder: Encoder):
     engine = Stub()
-    client = TestClient(create_app(settings, encoder, engine, engine, "5ha"), raise_server_exceptions=False)
+    client = TestClient(inference(settings, encoder, engine), raise_server_exceptions=False)
     return engine, client
 
 
@@ -125,7 +125,7 @@ def test_llama_cpp_is_asked_under_the_same_request_id(settings: Settings, encode
     server = HTTPServer(("127.0.0.1", 0), Llama)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     engine = LlamaEngine(f"http://127.0.0.1:{server.server_port}", encoder)
-    client = TestClient(create_app(settings, encoder, engine, engine, "5ha"))
+    client = TestClient(inference(settings, encoder, engine))
     body = {"model": BASE, "prompt": [1, 2], "stream": True}
     assert "yes" in client.post("/v1/completions", json=body, headers={"X-Request-Id": "abc"}).text
     assert seen == [("GET", "abc"), ("POST", "abc")]

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.dashboard import create_app as dashboard
-from services.inference.app import create_app as inference
 from services.trainer.metrics import Training
 from shared.metrics import exposition
 from shared.queue import celery_app
 from shared.settings import Settings
 from shared.store import Store, write_json
+from tests.unit.exposition import inference
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "monitoring"
@@ -39,7 +39,7 @@ def texts(settings: Settings, store: Store) -> list[str]:
     write_json(store.workers() / "trainer-box.json", {"since": None, "gpus": [gpu], "busy": None})
     page = dashboard(settings, store, celery_app(settings)).test_client()
     page.get("/health")
-    api = TestClient(inference(settings, None, SimpleNamespace(name="stub"), None, "0"))
+    api = TestClient(inference(settings, None, SimpleNamespace(name="stub")))
     trainer = exposition(Training(store).collect()).decode()
     return [page.get("/metrics").text, api.get("/metrics").text, trainer]
 
