@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 FIELDS = "index,uuid,name,memory.total,memory.used,utilization.gpu"
@@ -32,8 +33,8 @@ def gpus() -> list[dict[str, Any]]:
 class Glance:
     """`latest()` answers at once with what a thread has read; it reads again when that is older than `seconds`."""
 
-    def __init__(self, seconds: float = 5.0) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = 5.0, read: Callable[[], list[dict[str, Any]]] = gpus) -> None:
+        self.seconds, self.read = seconds, read
         self._found: list[dict[str, Any]] = []
         self._since = float("-inf")
 
@@ -41,11 +42,13 @@ class Glance:
         """The GPUs at the last look; empty until the first one is done."""
         if time.monotonic() - self._since >= self.seconds:
             self._since = time.monotonic()
-            threading.Thread(target=self._look, daemon=True, name="gpus").start()
+            threading.Thread(target=self.look, daemon=True, name="gpus").start()
         return self._found
 
-    def _look(self) -> None:
-        self._found = gpus()
+    def look(self) -> list[dict[str, Any]]:
+        """The GPUs now: waits for what tells of them."""
+        self._found = self.read() or self._found  # nvidia-smi may fail for a moment; the GPU is still there
+        return self._found
 
 
 def _number(text: str, unit: int = 1) -> int | None:

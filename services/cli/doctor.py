@@ -100,7 +100,7 @@ def machine(reached: bool) -> Iterator[Check]:
 
 def _service(name: str, service: dict[str, Any]) -> Check:
     state, detail = service["state"], service.get("detail") or ""
-    level: Level = {"up": "ok", "starting": "warn"}.get(state, "warn" if name == "llama" else "fail")  # type: ignore[assignment]
+    level: Level = {"up": "ok", "asleep": "ok", "starting": "warn"}.get(state, "warn" if name == "llama" else "fail")  # type: ignore[assignment]
     since = f" for {show.between(service['since'], None)}" if service.get("since") else ""
     found = f"{state}: {detail}" if detail else state + since
     return Check(name, level, found, "" if level == "ok" else SERVICES.get(name, f"docker compose logs {name}"))

@@ -1,6 +1,5 @@
 """Which services answer, asked of all at once so that a dead one costs a second and no more."""
 
-import json
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ import httpx
 from shared import queue
 from shared.settings import Settings
 from shared.store import Store
+from shared.workers import trainers
 
 TIMEOUT = 1.0
 DISK_SECONDS = 60.0  # what a walk over the data directory is good for
@@ -49,28 +49,6 @@ def _merged(seen: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
         if service not in known["held_by"]:
             known["held_by"].append(service)
     return list(found.values())
-
-
-def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
-    """The trainers' own files, the freshest first; `fresh` says whether its heartbeat is recent."""
-    found = []
-    for path in store.workers().glob("trainer-*.json"):
-        try:
-            silent = time.time() - path.stat().st_mtime
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError):  # gone, or being written
-            continue
-        found.append(
-            {
-                "gpus": [],
-                "busy": None,
-                "since": None,
-                **value,
-                "silent": silent,
-                "fresh": silent < settings.stale_seconds,
-            }
-        )
-    return sorted(found, key=lambda worker: worker["silent"])
 
 
 def disk_by_kind(settings: Settings, store: Store) -> dict[str, int]:
@@ -126,13 +104,16 @@ def _http(url: str) -> dict[str, Any]:
         answer = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False)
     except httpx.HTTPError as error:
         return _service("down", f"no answer from {url} ({type(error).__name__})")
+    told = _json_object(answer)
+    gpus = {"gpus": told["gpus"]} if told.get("gpus") else {}
     if answer.status_code == 503:
-        return _service("starting", "the model is being loaded")
-    if answer.is_success:
-        told = _json_object(answer)
-        up = _service("up", f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms", told.get("since"))
-        return {**up, "gpus": told["gpus"]} if told.get("gpus") else up
-    return _service("down", f"{url}/health answered {answer.status_code}")
+        return {**_service("starting", told.get("detail") or "the model is being loaded", told.get("since")), **gpus}
+    if not answer.is_success:
+        return _service("down", f"{url}/health answered {answer.status_code}")
+    if told.get("run"):
+        return {**_service("asleep", f"its GPU is lent to {told['run']}", told.get("since")), **gpus}
+    took = f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms"
+    return {**_service("up", took, told.get("since")), **gpus}
 
 
 def _json_object(answer: httpx.Response) -> dict[str, Any]:

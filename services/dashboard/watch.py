@@ -29,7 +29,12 @@ class Look:
     @property
     def troubles(self) -> list[str]:
         """The services that do not do their work."""
-        return [name for name, service in self.services.items() if service["state"] != "up"]
+        return [name for name, service in self.services.items() if service["state"] not in ("up", "asleep")]
+
+    @property
+    def asleep(self) -> list[str]:
+        """The services whose GPU a run has: they wake by themselves."""
+        return [name for name, service in self.services.items() if service["state"] == "asleep"]
 
 
 @dataclass

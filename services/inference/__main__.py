@@ -1,17 +1,19 @@
 """Start the inference server: `python -m services.inference --host 127.0.0.1 --port 8000`."""
 
 import argparse
-import time
-from pathlib import Path
 
+import torch
 import uvicorn
 
-from shared import hub, logs
+from services.inference.app import create_app
+from services.inference.engine import UnslothEngine
+from services.inference.gguf import LlamaEngine
+from services.inference.residence import Base, Residence
+from shared import hub, logs, workers
 from shared import settings as environment
+from shared.gpus import Glance
 from shared.settings import Settings
-from shared.store import NotFound
-
-WAIT_SECONDS = 5.0
+from shared.store import Store
 
 
 def main() -> None:
@@ -20,32 +22,29 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     values = parser.parse_args()
     logs.to_stdout("inference")
-    settings = environment.load()
-    folder = _wait_for_base(settings)
+    serve(environment.load(), Glance(), values.host, values.port)
 
-    from services.inference.app import create_app
-    from services.inference.engine import UnslothEngine
-    from services.inference.gguf import LlamaEngine
 
-    encoder = hub.encoder(folder)
-    engine = UnslothEngine(folder, settings.context_tokens)
-    app = create_app(settings, encoder, engine, LlamaEngine(settings.llama_url, encoder), hub.weights_sha256(folder))
-    uvicorn.run(
-        app, host=values.host, port=values.port, log_config=None, access_log=False, timeout_graceful_shutdown=10
+def serve(settings: Settings, glance: Glance, host: str, port: int) -> None:
+    """Answer from the first moment on; the model comes when there is one, and when its GPU is free."""
+    torch.set_flush_denormal(True)  # before there are threads, which take it over: denormal numbers are slow on a CPU
+    mine = {gpu["uuid"] for gpu in glance.look()}
+    residence = Residence(
+        UnslothEngine.name,
+        find=lambda: _base(settings),
+        load=lambda base: UnslothEngine(base.folder, settings.context_tokens),
+        holder=lambda: workers.holder(settings, Store(settings.data), mine),
     )
+    gguf = LlamaEngine(settings.llama_url, lambda: residence.base().encoder)
+    residence.start()
+    app = create_app(settings, residence, gguf, glance)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
 
 
-def _wait_for_base(settings: Settings) -> Path:
-    """The base model's snapshot, as soon as somebody has fetched it; until then a sentence says what is awaited."""
-    said = False
-    while True:
-        try:
-            return hub.snapshot(settings.base_model, "main", settings.hf_home)
-        except NotFound as missing:
-            if not said:
-                print(missing, flush=True)
-                said = True
-            time.sleep(WAIT_SECONDS)
+def _base(settings: Settings) -> Base:
+    """The base model in the cache. Raises NotFound."""
+    folder = hub.snapshot(settings.base_model, "main", settings.hf_home)
+    return Base(folder, hub.encoder(folder), hub.weights_sha256(folder))
 
 
 if __name__ == "__main__":

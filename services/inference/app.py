@@ -13,10 +13,11 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from services.inference import access, metrics
-from services.inference.engine import Engine, Sampling, Weights
+from services.inference.engine import Engine, Sampling, Unavailable, Weights
 from services.inference.generation import Generation
-from services.inference.gguf import BackendUnavailable, pieces
+from services.inference.gguf import pieces
 from services.inference.protocol import ChatRequest, CompletionRequest, envelope, error, new_id
+from services.inference.residence import Base, Residence
 from shared import registry
 from shared.gpus import Glance
 from shared.harmony import Delta, Encoder, HarmonyError, render
@@ -30,17 +31,17 @@ class TooLong(ValueError):
     """The prompt leaves no room for an answer."""
 
 
-def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engine, base_sha256: str) -> FastAPI:
-    """The application. `engine` answers for the base and adapters, `gguf` for exports."""
+def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glance) -> FastAPI:
+    """The application. `engine` answers for the base and adapters, whenever it is in memory, `gguf` for exports."""
     app = FastAPI(title="Tandem inference", docs_url=None, redoc_url=None)
     app.add_middleware(access.Access)
     store = Store(settings.data)
-    started, glance = now(), Glance()
 
     @app.get("/health")
-    def health() -> dict[str, Any]:
-        about = {"engine": engine.name, "base_model": settings.base_model, "since": started}
-        return {"status": "ok", **about, "gpus": glance.latest()}
+    def health() -> JSONResponse:
+        told = engine.told()
+        about = {"engine": engine.name, "base_model": settings.base_model, "gpus": glance.latest()}
+        return JSONResponse({**told, **about}, 503 if told["status"] == "loading" else 200)
 
     metrics.add_route(app, health)
 
@@ -54,10 +55,12 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         return found[0] if found else JSONResponse(error(f"There is no model {name!r}.", code="model_not_found"), 404)
 
     def begin(
-        request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
+        base: Base, request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
     ) -> Generation:
         access.note(model=request.model)
-        weights, target = _weights(store, settings.base_model, base_sha256, request.model)
+        weights, target = _weights(store, settings.base_model, base.sha256, request.model)
+        if target.kind != "export":
+            engine.check()
         room = settings.context_tokens - len(prompt)
         if room < 1:
             raise TooLong(
@@ -66,14 +69,15 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
         sampling = Sampling(
             min(most or room, room), request.temperature, request.top_p, request.top_k, request.min_p, request.seed
         )
-        return Generation(gguf if target.kind == "export" else engine, encoder, prompt, sampling, weights, begun)
+        return Generation(gguf if target.kind == "export" else engine, base.encoder, prompt, sampling, weights, begun)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Any:
-        begun = await run_in_threadpool(encoder.encode, body.begun())
+        base = await run_in_threadpool(engine.base)
+        begun = await run_in_threadpool(base.encoder.encode, body.begun())
         rendered = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
-        prompt = await run_in_threadpool(encoder.encode, rendered) + begun
-        generation = begin(body, prompt, body.max_completion_tokens or body.max_tokens, len(begun))
+        prompt = await run_in_threadpool(base.encoder.encode, rendered) + begun
+        generation = begin(base, body, prompt, body.max_completion_tokens or body.max_tokens, len(begun))
         ident = new_id("chatcmpl")
         headers = _headers(generation)
         if body.stream:
@@ -93,12 +97,14 @@ def create_app(settings: Settings, encoder: Encoder, engine: Engine, gguf: Engin
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Any:
+        base = await run_in_threadpool(engine.base)
+        encoder = base.encoder
         prompt = body.prompt if isinstance(body.prompt, list) else await run_in_threadpool(_plain, encoder, body.prompt)
         if not prompt or not all(0 <= token < encoder.vocab_size for token in prompt):
             raise ValueError(
                 f"prompt must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
             )
-        generation = begin(body, prompt, body.max_tokens)
+        generation = begin(base, body, prompt, body.max_tokens)
         ident = new_id("cmpl")
         headers = _headers(generation)
         if body.stream:
@@ -245,8 +251,8 @@ async def _sse(chunks: Iterator[dict[str, Any]], generation: Generation, request
     try:
         async for chunk in _watched(chunks, generation.stop, request):
             yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-    except BackendUnavailable as problem:
-        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code='backend_unavailable'))}\n\n"
+    except Unavailable as problem:
+        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -281,7 +287,11 @@ def _add_errors(app: FastAPI) -> None:
     def refused(_: Request, problem: ValueError) -> JSONResponse:
         return JSONResponse(error(str(problem)), 400)
 
-    @app.exception_handler(BackendUnavailable)
+    @app.exception_handler(Unavailable)
+    def unavailable(_: Request, problem: Unavailable) -> JSONResponse:
+        body = error(str(problem), "unavailable_error", code=problem.code)
+        return JSONResponse(body, 503, {"Retry-After": str(problem.retry_after)})
+
     @app.exception_handler(httpx.HTTPError)
-    def unavailable(_: Request, problem: Exception) -> JSONResponse:
-        return JSONResponse(error(str(problem), "unavailable_error", code="backend_unavailable"), 503)
+    def broken(_: Request, problem: httpx.HTTPError) -> JSONResponse:
+        return JSONResponse(error(str(problem), "unavailable_error", code=Unavailable.code), 503)

@@ -1,5 +1,6 @@
 """The engine: token ids in, token ids out. Unsloth's model on a GPU or a CPU, with adapters put on and off by request."""
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,6 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 KEPT_ADAPTERS = 8
+
+
+class Unavailable(RuntimeError):
+    """What is to answer cannot now; the message says why and what to do."""
+
+    code = "backend_unavailable"
+    retry_after = 5  # seconds
+
+
+class Closed(RuntimeError):
+    """The engine was closed while it answered."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,11 @@ class UnslothEngine:
     def __init__(self, folder: Path, context_tokens: int) -> None:
         """Load the base model of a snapshot folder."""
         import torch
-
-        torch.set_flush_denormal(True)  # before torch has threads: denormal numbers are slow on a CPU
         import unsloth  # noqa: F401  # before transformers and peft, which it patches
         from unsloth import FastLanguageModel
 
         cuda = torch.cuda.is_available()
+        self.model: Any
         self.model, _ = FastLanguageModel.from_pretrained(
             model_name=str(folder),
             max_seq_length=context_tokens,
@@ -83,6 +94,8 @@ class UnslothEngine:
             if stop.is_set():
                 return
             with self.turn, torch.inference_mode():
+                if self.model is None:
+                    raise Closed
                 self._put_on(weights)
                 out = self.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
@@ -91,6 +104,13 @@ class UnslothEngine:
             if token in stops:
                 return
             step = torch.tensor([[token]], device=self.device)
+
+    def close(self) -> None:
+        """Give the memory back; answers in progress end with Closed at their next token. May be called again."""
+        with self.turn:
+            self.model = self.active = None
+            self.loaded.clear()
+        give_memory_back()
 
     def _put_on(self, weights: Weights) -> None:
         """Make `weights` the ones that the next forward pass uses. Called with the turn held."""
@@ -123,6 +143,15 @@ class UnslothEngine:
         self.model.eval()
         self.loaded[weights.sha256] = name
         self.active = None
+
+
+def give_memory_back() -> None:
+    """Let the GPU have what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def draw(logits: Any, sampling: Sampling, generator: Any) -> int:

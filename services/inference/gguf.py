@@ -3,19 +3,15 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 
 from services.inference import access
-from services.inference.engine import Sampling, Weights
+from services.inference.engine import Sampling, Unavailable, Weights
 from shared.harmony import Encoder, Piece
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>)")
-
-
-class BackendUnavailable(RuntimeError):
-    """llama.cpp cannot answer now; the message says why and what to do."""
 
 
 class LlamaEngine:
@@ -25,13 +21,14 @@ class LlamaEngine:
 
     name = "llama.cpp"
 
-    def __init__(self, url: str, encoder: Encoder) -> None:
+    def __init__(self, url: str, encoder: Callable[[], Encoder]) -> None:
         self.url, self.encoder = url, encoder
 
     def generate(
         self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
     ) -> Iterator[int]:
         self._check(weights.name)
+        encoder = self.encoder()
         body = {
             "prompt": prompt,
             "n_predict": sampling.max_tokens,
@@ -51,31 +48,31 @@ class LlamaEngine:
                 "POST", f"{self.url}/completion", json=body, headers=access.passed_on(), timeout=timeout
             ) as answer:
                 if answer.status_code != 200:
-                    raise BackendUnavailable(f"llama.cpp answered {answer.status_code}: {answer.read().decode()[:300]}")
+                    raise Unavailable(f"llama.cpp answered {answer.status_code}: {answer.read().decode()[:300]}")
                 for chunk in _events(answer):
-                    ids = self.encoder.encode(pieces(chunk.get("content", "")))
+                    ids = encoder.encode(pieces(chunk.get("content", "")))
                     yield from ids
                     if stop.is_set() or (ids and ids[-1] in stops):
                         return
                     if chunk.get("stop") and chunk.get("stop_type") == "eos":  # its token was not shown
                         yield stops[0]
         except httpx.HTTPError as error:
-            raise BackendUnavailable(
+            raise Unavailable(
                 f"The GGUF server broke off ({error or type(error).__name__}). Try again in a moment."
             ) from error
 
     def _check(self, name: str) -> None:
-        """Raises BackendUnavailable unless llama.cpp serves the export `name` now."""
+        """Raises Unavailable unless llama.cpp serves the export `name` now."""
         try:
             answer = httpx.get(f"{self.url}/v1/models", headers=access.passed_on(), timeout=5).json()
         except (httpx.HTTPError, ValueError) as error:
-            raise BackendUnavailable(
+            raise Unavailable(
                 "The GGUF server does not answer. It may be loading a model; try again in a moment."
             ) from error
         served = [model["id"] for model in answer.get("data", [])]
         if name.removesuffix(".gguf") not in served:
             now = f"serves {served[0]}" if served else "is still loading"
-            raise BackendUnavailable(
+            raise Unavailable(
                 f"The GGUF server {now}, not {name}. Point the alias 'gguf' at it: tandem alias set gguf {name}"
             )
 

@@ -9,6 +9,7 @@ import torch
 from unsloth import FastLanguageModel
 
 from services.trainer.child import Context, Refused
+from services.trainer.room import wait_for_room
 from shared import hub
 from shared.schemas import Recipe
 
@@ -23,6 +24,7 @@ def load_base(
 
     The folder is passed to Unsloth, not the name: for some names it would load another repository in its place."""
     folder = hub.snapshot(repository, revision, context.settings.hf_home)
+    wait_for_room(context)
     cuda = torch.cuda.is_available()
     dtype = (
         torch.float32 if precision == "fp32" or (precision == "auto" and not cuda) else None if cuda else torch.bfloat16

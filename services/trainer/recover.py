@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from typing import Any
 
 import redis
 from celery import Celery
@@ -29,22 +30,35 @@ def start(app: Celery, settings: Settings) -> None:
 
 def _watch(app: Celery, settings: Settings) -> None:
     store = Store(settings.data)
-    since = now()
+    since, seen = now(), []
     interval = min(settings.heartbeat_seconds, 5.0)
-    while not tasks.STOPPING.is_set():
+    while True:  # also while the worker stops: the run in hand has its GPU until its checkpoint is written
+        held = in_hand()
         try:
-            show(store, since)
-            sweep(app, settings, store)
+            seen = (
+                gpus() or seen
+            )  # nvidia-smi may fail for a moment; who shares the GPU must not take that for its absence
+            show(store, since, held, seen)
+            if not tasks.STOPPING.is_set():
+                sweep(app, settings, store)
         except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
             tasks.logger.exception("the watch goes on")
-        time.sleep(interval)
+        rest = time.monotonic() + interval
+        while time.monotonic() < rest and in_hand() == held:  # who shares the GPU must hear of a run at once
+            time.sleep(0.1)
 
 
-def show(store: Store, since: str) -> None:
+def in_hand() -> tuple[str | None, str | None]:
+    """The run that the worker has in hand, and its kind."""
+    for request in list(worker_state.active_requests):
+        return str(request.id).partition(".")[0], request.name.removeprefix("tandem.")
+    return None, None
+
+
+def show(store: Store, since: str, held: tuple[str | None, str | None], seen: list[dict[str, Any]]) -> None:
     """Write the worker's own file; its modification time is the heartbeat."""
-    busy = [str(request.id).partition(".")[0] for request in worker_state.active_requests]
     host = socket.gethostname()
-    value = {"host": host, "pid": os.getpid(), "since": since, "busy": busy[0] if busy else None, "gpus": gpus()}
+    value = {"host": host, "pid": os.getpid(), "since": since, "busy": held[0], "kind": held[1], "gpus": seen}
     write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
 
 

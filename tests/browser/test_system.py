@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from services.dashboard import health
 from shared import runs
 from shared.schemas import Job, now
+from shared.store import write_json
 from tests.browser.alone import Alone, alone  # noqa: F401  # a fixture, used by its name
 from tests.browser.conftest import Site, Troubles, accessible, fits
 from tests.hub import Cached, serving, work
@@ -45,6 +47,29 @@ def test_a_dead_service_is_named_with_what_to_do(page: Page, site: Site) -> None
         site.running._call("startProcess", "llama")
     expect(llama.get_by_text("docker compose")).to_have_count(0)
     expect(page.get_by_text("all up", exact=True)).to_be_visible()
+
+
+def test_a_server_that_has_lent_its_gpu_is_no_trouble(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(state: str, detail: str) -> None:
+        monkeypatch.setattr(health, "_http", lambda _: {"state": state, "detail": detail, "since": now()})
+
+    told("asleep", "its GPU is lent to train-1")
+    write_json(alone.store.workers() / "trainer-box.json", {"busy": "train-1", "kind": "train"})
+    page = alone.page
+    page.goto("/system")
+    expect(page.get_by_role("group", name="inference")).to_contain_text("fell asleep just now")
+    expect(page.get_by_role("group", name="inference").get_by_text("docker compose")).to_have_count(0)
+    accessible(page)
+    page.route(
+        "**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "base", "root": "base", "kind": "base"}]})
+    )
+    page.goto("/chat")
+    note = page.get_by_text("its GPU is lent to train-1. Base and adapters answer again")
+    expect(note).to_be_visible()
+    accessible(page)
+    fits(page)
+    told("up", "")
+    expect(note).to_be_hidden(timeout=30_000)
 
 
 def test_a_base_model_that_is_not_there_is_offered_to_be_fetched(alone: Alone) -> None:

@@ -1,5 +1,6 @@
 """What the dashboard's API says of the system, which of its services are up, and of the recipes that a run can follow."""
 
+import json
 import os
 import threading
 import time
@@ -54,6 +55,42 @@ def test_the_system_says_what_is_up(settings: Settings) -> None:
     body = api("GET", "/api/system", 200).json
     assert body["services"]["trainer"]["state"] == body["services"]["inference"]["state"] == "down"
     assert body["gpus"] == []
+
+
+def test_a_server_that_has_lent_its_gpu_sleeps_and_is_no_trouble(settings: Settings) -> None:
+    told = {"status": "asleep", "run": "train-1", "since": "2026-01-01T00:00:00Z", "gpus": []}
+    loading = {"status": "loading", "detail": "Waiting for x/y"}
+
+    class Health(_Loading):
+        def do_GET(self) -> None:
+            super().do_GET()
+            self.wfile.write(
+                json.dumps(loading if "llama" in self.path else told if "inference" in self.path else {}).encode()
+            )
+
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    api = Api(settings.model_copy(update={"inference_url": f"{url}/inference", "llama_url": f"{url}/llama"}))
+    services = api("GET", "/api/system", 200).json["services"]
+    asleep = {"state": "asleep", "detail": "its GPU is lent to train-1", "since": told["since"]}
+    assert services["inference"] == asleep
+    assert (services["llama"]["state"], services["llama"]["detail"]) == ("starting", "Waiting for x/y")
+
+    api = Api(settings.model_copy(update={"inference_url": f"{url}/inference", "llama_url": url}))
+    write_json(api.store.workers() / "trainer-box.json", {"busy": "train-1", "kind": "train"})
+    html = {"Accept": "text/html"}
+    for path, words in {
+        "/system": "Base and adapters answer again, by themselves",
+        "/chat": "its GPU is lent to train-1. Base and adapters answer again",
+    }.items():
+        page = api("GET", path, 200, headers=html).text
+        assert words in page and "Inference asleep" in page and "not up" not in page
+    told |= {"status": "ok"}
+    del told["run"]
+    assert "All services up" in (page := api("GET", "/chat", 200, headers=html).text) and "lent" not in page
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_silent_service_costs_one_second(settings: Settings) -> None:

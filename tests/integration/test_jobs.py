@@ -1,10 +1,13 @@
 """A job from the queue to its end: done once, whatever happens to the worker, the queue or the message."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,6 +68,33 @@ def test_a_run_trains_proves_and_publishes(
     assert card.proof["trainable"]["experts"]["tensors"] > 0 and card.proof["trainable"]["attention"]["tensors"] > 0
     assert card.sha256 == registry.sha256(store.adapter("house@v1") / "adapter_model.safetensors")
     assert AsyncResult(run_id, app=celery).get(timeout=10) == "house@v1"
+
+
+def test_the_workers_file_tells_at_once_what_it_has_in_hand(
+    settings: Settings, store: Store, celery: Celery, workshop: str, tmp_path: Path
+) -> None:
+    """Not at its next heartbeat, which is five seconds away: who shares the GPU has to leave it."""
+    settings = settings.model_copy(update={"heartbeat_seconds": 60.0, "stale_seconds": 120.0})
+    worker, path = Worker(settings, tmp_path / "worker.log"), store.workers() / f"trainer-{socket.gethostname()}.json"
+    worker.start()
+    try:
+        wait_for(path.exists, 30, "the worker shows itself")
+        for expected in ("succeeded", "cancelled"):
+            run_id = submit(settings, celery, workshop, steps=1 if expected == "succeeded" else 500)
+            wait_for(lambda run_id=run_id: runs.read_status(store, run_id).state == "running", 30, "it runs")
+            wait_for(lambda run_id=run_id: told(path) == (run_id, "train"), 1, "the file names the run and its kind")
+            if expected == "cancelled":
+                wait_for(lambda run_id=run_id: at_step(store, run_id, 1), 90, "step 1")
+                runs.request_cancel(store, run_id)
+            assert ended(store, run_id).state == expected
+            wait_for(lambda: told(path) == (None, None), 1, "the file names none")
+    finally:
+        worker.stop()
+
+
+def told(path: Path) -> tuple[str | None, str | None]:
+    value = json.loads(path.read_text())
+    return value["busy"], value["kind"]
 
 
 def test_a_run_stopped_early_publishes_the_best_that_it_has(

@@ -1,11 +1,14 @@
 """An exposition as its tests read it, and an inference server over an engine of theirs."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.inference.app import create_app
+from services.inference.residence import Base
+from shared.gpus import Glance
 from shared.harmony import Encoder
 from shared.settings import Settings
 
@@ -25,4 +28,7 @@ def parse(text: str) -> Samples:
 
 def inference(settings: Settings, encoder: Encoder | None, engine: Any) -> FastAPI:
     """The inference server with `engine` for everything."""
-    return create_app(settings, encoder, engine, engine, "5ha")
+    base = Base(settings.data, encoder, "5ha")  # type: ignore[arg-type]  # without an encoder nothing is asked
+    always = {"told": lambda: {"status": "ok"}, "base": lambda: base, "check": lambda: None}
+    there = SimpleNamespace(name=engine.name, generate=getattr(engine, "generate", None), **always)
+    return create_app(settings, there, engine, Glance())

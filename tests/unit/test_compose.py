@@ -78,12 +78,12 @@ def test_only_the_trainer_writes_the_hugging_face_cache():
                 assert mount.endswith(":ro") == (name not in ("trainer", "init")), (name, mount)
 
 
-@pytest.mark.parametrize("name", ["inference", "llama"])
-def test_servers_read_what_is_published_and_nothing_else(name):
+@pytest.mark.parametrize(("name", "more"), [("inference", {"/data/workers"}), ("llama", set())])
+def test_servers_read_what_is_published_and_who_has_the_gpu(name, more):
     mounts = SERVICES[name]["volumes"]
     assert all(mount.endswith(":ro") for mount in mounts)
     targets = {mount.removesuffix(":ro").rpartition(":")[2] for mount in mounts}
-    assert targets == {"/data/adapters", "/data/exports", "/data/aliases", "/huggingface"}
+    assert targets == {"/data/adapters", "/data/exports", "/data/aliases", "/huggingface"} | more
 
 
 def test_trainer_and_inference_have_one_gpu_each_chosen_by_a_variable():

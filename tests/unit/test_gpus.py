@@ -57,7 +57,8 @@ def test_a_glance_never_waits_for_a_slow_program(nvidia_smi) -> None:
 
 def test_the_inference_servers_health_carries_its_gpus_and_waits_for_none(nvidia_smi, settings) -> None:
     nvidia_smi("sleep 0.5; echo '0, GPU-1, Card, 100, 1, 2'")
-    client = TestClient(create_app(settings, None, SimpleNamespace(name="stub"), None, "0"))
+    engine = SimpleNamespace(name="stub", told=lambda: {"status": "ok"})
+    client = TestClient(create_app(settings, engine, None, Glance()))
     began = time.monotonic()
     assert client.get("/health").json()["gpus"] == []
     assert time.monotonic() - began < 0.4

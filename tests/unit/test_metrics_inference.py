@@ -124,7 +124,7 @@ def test_llama_cpp_is_asked_under_the_same_request_id(settings: Settings, encode
 
     server = HTTPServer(("127.0.0.1", 0), Llama)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    engine = LlamaEngine(f"http://127.0.0.1:{server.server_port}", encoder)
+    engine = LlamaEngine(f"http://127.0.0.1:{server.server_port}", lambda: encoder)
     client = TestClient(inference(settings, encoder, engine))
     body = {"model": BASE, "prompt": [1, 2], "stream": True}
     assert "yes" in client.post("/v1/completions", json=body, headers={"X-Request-Id": "abc"}).text

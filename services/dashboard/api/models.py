@@ -32,7 +32,7 @@ class Page(BaseModel):
 
 
 class Service(BaseModel):
-    state: Literal["up", "down", "starting"]
+    state: Literal["up", "down", "starting", "asleep"]
     detail: str
     since: str | None = None
 

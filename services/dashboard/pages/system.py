@@ -4,7 +4,6 @@ import platform
 
 from flask import Blueprint, render_template, request
 
-from services.dashboard import health
 from services.dashboard.api import cache as api_cache
 from services.dashboard.api import storage as api_storage
 from services.dashboard.api import system as api_system
@@ -12,6 +11,7 @@ from services.dashboard.context import here, store
 from services.dashboard.views import report, storage
 from shared import runs, settings
 from shared.store import read_json
+from shared.workers import trainers
 
 SPANS = {3600: "1 hour", 6 * 3600: "6 hours", 86400: "1 day"}
 # What each service does, and what does not work while it is down.
@@ -66,9 +66,7 @@ def about() -> str:
     """Versions and settings, also as text for a bug report."""
     system = api_system.view()
     packages = {"dashboard": system["versions"]}
-    packages |= {
-        f"trainer {w['host']}": w["versions"] for w in health.trainers(here().settings, store()) if w.get("versions")
-    }
+    packages |= {f"trainer {w['host']}": w["versions"] for w in trainers(here().settings, store()) if w.get("versions")}
     values = settings.described(here().settings)
     text = report.text(system, packages, values, platform.platform())
     return render_template("system/settings.html", packages=packages, settings=values, report=text)
