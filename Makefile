@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 # The machine without a GPU: `make up CPU=1`
-COMPOSE := docker compose -f compose.yaml $(if $(CPU),-f compose.cpu.yaml)
+# With Prometheus and Grafana: `make up MONITORING=1`
+COMPOSE := docker compose -f compose.yaml $(if $(CPU),-f compose.cpu.yaml) $(if $(MONITORING),--profile monitoring)
 
 .PHONY: help
 help: ## this list
@@ -24,7 +25,7 @@ up: .env ## build and start the stack, wait until one can sign in and train, pri
 	@$(COMPOSE) up --detach --wait nginx trainer # inference waits for the base model, which is fetched through these
 	@$(COMPOSE) logs --no-log-prefix init | tail -5
 down: ## stop it; what is in the data folder stays
-	@$(COMPOSE) down
+	@$(COMPOSE) --profile monitoring down
 logs: ## follow what the services say (SERVICE=trainer for one)
 	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 build: .env ## the images only

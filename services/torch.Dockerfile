@@ -34,7 +34,7 @@ USER 1000:1000
 
 FROM engine AS trainer
 COPY services/trainer /app/services/trainer
-CMD ["celery", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"]
+CMD ["celery", "-q", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"]
 
 FROM engine AS inference
 COPY services/inference /app/services/inference

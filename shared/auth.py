@@ -23,6 +23,14 @@ def session_secret(store: Store) -> bytes:
     return path.read_bytes()
 
 
+def grafana_password(store: Store) -> Path:
+    """The file with the password of Grafana's user `admin`, made at first use."""
+    path = store.secrets() / "grafana" / "admin-password"
+    if not path.exists():
+        write_atomic(path, secrets.token_urlsafe(18) + "\n", mode=0o600)
+    return path
+
+
 def new_sign_in(store: Store) -> str:
     """A token that signs one person in, once, within a day."""
     token = secrets.token_urlsafe(24)

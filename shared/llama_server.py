@@ -1,11 +1,15 @@
 """llama.cpp's own server over one GGUF file until SIGTERM: `python -m shared.llama_server FILE --port N`."""
 
 import argparse
+import logging
 import os
 import signal
 import time
 
+from shared import logs
+
 DRAIN_SECONDS = 8.0
+logger = logging.getLogger("tandem.llama")
 
 
 def serve(path: str, host: str, port: int, *, alias: str, parallel: int, context_tokens: int, gpu_layers: int) -> None:
@@ -24,7 +28,7 @@ def serve(path: str, host: str, port: int, *, alias: str, parallel: int, context
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the server's threads exist
     server = xllamacpp.Server(params)
-    print(f"ready: {path} at {server.listening_address}", flush=True)
+    logger.info("serving %s at %s", os.path.basename(path), server.listening_address)
     signal.sigwait(signals)
     deadline = time.monotonic() + DRAIN_SECONDS
     while "requests_processing 0" not in server.handle_metrics() and time.monotonic() < deadline:
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--context-tokens", type=int, default=4096)
     parser.add_argument("--gpu-layers", type=int, default=0)
     values = vars(parser.parse_args())
+    logs.to_stdout("llama")
     serve(values.pop("file"), values.pop("host"), values.pop("port"), **values)
 
 

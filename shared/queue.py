@@ -108,13 +108,20 @@ def _check_action(settings: Settings, store: Store, kind: Kind, job: Job) -> Non
         raise JobRefused(f"{job.repository} stays in the cache: {why}.")
 
 
-def submit(settings: Settings, app: Celery, kind: Kind, job: Job, cloned_from: str | None = None) -> RunSpec:
+def submit(
+    settings: Settings,
+    app: Celery,
+    kind: Kind,
+    job: Job,
+    cloned_from: str | None = None,
+    request_id: str | None = None,
+) -> RunSpec:
     """Write the run's directory, then send its message: as any Celery client would, with the run's id as the task's.
 
     Raises what `prepare` raises, and QueueUnreachable once the run is on disk."""
     store = Store(settings.data)
     job, recipe = prepare(settings, store, kind, job)
-    spec = runs.create(store, runs.new_id(kind), kind, job, recipe, cloned_from)
+    spec = runs.create(store, runs.new_id(kind), kind, job, recipe, cloned_from, request_id)
     send(app, spec, attempt=1)
     return spec
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
 from shared.store import NotFound, Store, append_line, publish, read_json, write_json
@@ -32,9 +32,10 @@ def create(
     job: Job,
     recipe: Recipe | None = None,
     cloned_from: str | None = None,
+    request_id: str | None = None,
 ) -> RunSpec:
     """Make the directory of a queued run, whole or not at all, and return its spec; if it is there already, that one's."""
-    spec = RunSpec(id=run_id, kind=kind, job=job, recipe=recipe, cloned_from=cloned_from)
+    spec = RunSpec(id=run_id, kind=kind, job=job, recipe=recipe, cloned_from=cloned_from, request_id=request_id)
     with store.staging(store.runs()) as folder:
         (folder / "attempts").mkdir()
         (folder / "checkpoints").mkdir()
@@ -91,6 +92,17 @@ def in_state(store: Store, *states: State) -> list[tuple[str, Status]]:
         with contextlib.suppress(NotFound):  # deleted while we look
             if (status := read_status(store, run_id)).state in states:
                 found.append((run_id, status))
+    return found
+
+
+def by_state(store: Store) -> dict[State, list[str]]:
+    """The ids of all runs by their state, in no order; every state is there. A file's look a run, and no more."""
+    found: dict[State, list[str]] = {state: [] for state in get_args(State)}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(store.runs()):
+            if name[0] != ".":
+                with contextlib.suppress(NotFound):  # deleted while we look
+                    found[read_status(store, name).state].append(name)
     return found
 
 

@@ -139,6 +139,7 @@ class RunSpec(Strict):
     job: Job
     recipe: Recipe | None = None
     cloned_from: str | None = None
+    request_id: str | None = Field(None, description="of the HTTP request that asked for it; nginx gave it")
 
 
 class Status(Strict):

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     gguf_parallel: int = Field(4, ge=1, description="requests that llama.cpp answers in one batch")
     gguf_gpu_layers: int = Field(0, ge=0, description="layers of the GGUF model kept on a GPU; 0 is the CPU")
     gguf_alias: str = Field("gguf", description="the alias whose export llama.cpp serves; without it, the newest")
+    metrics_port: int = Field(0, ge=0, le=65535, description="where the trainer's /metrics is; 0 is nowhere")
+    metrics_host: str = Field("127.0.0.1", description="the address it listens at there: it asks for no key")
     queue: str = Field("tandem", description="the queue's name in Redis")
 
 

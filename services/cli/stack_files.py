@@ -100,8 +100,9 @@ def commands(layout: Layout) -> dict[str, list[str]]:
             # sync workers would give one SSE stream the whole process; a thread is cheap
             "--worker-class", "gthread", "--workers", "1", "--threads", "64",
             "--timeout", "60", "--graceful-timeout", "5", "--no-control-socket",
+            "--logger-class", "services.dashboard.log.Gunicorn",
         ],
-        "trainer": [*python, "celery", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"],
+        "trainer": [*python, "celery", "-q", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"],
         "inference": [*python, "services.inference", *at["inference"]],
         "llama": [*python, "services.llama", *at["llama"]],
         "nginx": [
@@ -142,6 +143,7 @@ def nginx_conf(layout: Layout) -> str:
         "ACCESS_LOG": str(layout.logs / "access.log"),
         "RESOLVER": HOST,  # never asked: addresses need no resolving
         "LISTEN": f"{HOST}:{layout.port}",
+        "GRAFANA": f"{HOST}:9",  # the port of what is discarded: there is none in the local stack
     } | {name.upper(): f"{HOST}:{ports[name]}" for name in ("dashboard", "inference", "llama")}
     return re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], (layout.root / TEMPLATE).read_text())
 

@@ -10,7 +10,7 @@ from celery import Celery
 from flask import Request, Response, request
 from flask_openapi3 import Info, OpenAPI
 
-from services.dashboard import auth, errors, filters, intake, log, pages
+from services.dashboard import auth, errors, filters, intake, log, metrics, pages
 from services.dashboard.api.models import Problem
 from services.dashboard.api.parts import PARTS
 from services.dashboard.api.system import VERSION
@@ -64,6 +64,7 @@ def create_app(settings: Settings, store: Store, celery: Celery) -> OpenAPI:
     app.context_processor(lambda: {"watch": app.extensions[NAME].watch, "static": _static})
     errors.register(app)
     log.register(app)
+    metrics.register(app)
     app.before_request(auth.guard)
     app.after_request(_secure)
     intake.clear_abandoned(store, time.time())

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, g, redirect, render_template, request, session
 from werkzeug.wrappers import Response as AnyResponse
 
+from services.dashboard import metrics
 from services.dashboard.context import store
 from services.dashboard.errors import answer
 from shared import auth
@@ -27,7 +28,9 @@ _slowed = threading.BoundedSemaphore(SLOWED_AT_ONCE)
 
 def guard() -> Response | None:
     """Before every request: None to let it pass, else the refusal."""
-    return None if request.endpoint in OPEN else _refusal(request.method)
+    if request.endpoint in OPEN or (request.endpoint == "metrics.metrics" and metrics.from_inside()):
+        return None
+    return _refusal(request.method)
 
 
 @blueprint.get("/health")

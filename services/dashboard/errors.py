@@ -119,7 +119,8 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    logger.exception("request %s", g.get("request_id"), exc_info=error)
+    fields = {"request_id": g.get("request_id")}
+    logger.exception("a request failed", exc_info=error, extra={"fields": fields})
     return answer(
         500, "internal", f"Something went wrong here. The dashboard's log has it under request {g.get('request_id')}."
     )

@@ -1,4 +1,4 @@
-"""Once before the services start: folders, their owner, the session's secret, and a sign-in link.
+"""Once before the services start: folders, their owner, the session's secret, Grafana's password, and a sign-in link.
 
 python -m services.dashboard.init [USER:GROUP]
 """
@@ -11,7 +11,10 @@ from shared import auth
 from shared import settings as environment
 from shared.store import Store
 
-FOLDERS = ("datasets", "runs", "adapters", "exports", "aliases", "keys", "secrets", "workers", "redis")
+FOLDERS = (
+    *("datasets", "runs", "adapters", "exports", "aliases", "keys", "secrets", "secrets/grafana", "workers"),
+    *("redis", "prometheus", "grafana"),
+)
 
 
 def main(owner: str = "") -> None:
@@ -32,6 +35,7 @@ def main(owner: str = "") -> None:
     store.secrets().chmod(0o700)
     store.keys().chmod(0o700)
     auth.session_secret(store)
+    auth.grafana_password(store)
     token = auth.new_sign_in(store)
     print(f"Sign in, once, within a day: {settings.public_url}/sign-in?token={token}", flush=True)
 

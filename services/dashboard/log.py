@@ -1,24 +1,25 @@
-"""The access log: one JSON line a request, with the id that nginx gave it."""
+"""The access log: one JSON line a request, with the id that nginx gave it; and gunicorn's own lines in the same form."""
 
-import json
 import logging
-import re
-import sys
 import time
-import uuid
 
 from flask import Flask, Response, g, request
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
-from shared.schemas import now
+from shared import logs
 
-ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 logger = logging.getLogger("tandem.access")
 
 
-def to_stdout() -> None:
-    """Send this service's log lines to standard output, as they are."""
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # each look at the other services would be two lines
+class Gunicorn(Logger):
+    """`gunicorn --logger-class services.dashboard.log.Gunicorn`: everything goes through one formatter."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        logs.to_stdout("dashboard")
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 def register(app: Flask) -> None:
@@ -27,16 +28,14 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = logs.request_id(request.headers.get("X-Request-Id"))
     g.began = time.monotonic()
 
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    line = {
-        "time": now(),
-        "request": g.request_id,
+    fields = {
+        "request_id": g.request_id,
         "who": g.get("who"),
         "method": request.method,
         "path": request.path,  # never the query: it may hold a sign-in token
@@ -44,5 +43,5 @@ def _end(response: Response) -> Response:
         "ms": round(1000 * (time.monotonic() - g.began), 1),
         "bytes": response.content_length,
     }
-    logger.info(json.dumps(line))
+    logger.info("", extra={"fields": fields})
     return response

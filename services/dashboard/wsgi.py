@@ -2,12 +2,10 @@
 
 from services.dashboard.app import create_app
 from services.dashboard.context import NAME
-from services.dashboard.log import to_stdout
 from shared import settings as environment
 from shared.queue import celery_app
 from shared.store import Store
 
-to_stdout()
 settings = environment.load()
 app = create_app(settings, Store(settings.data), celery_app(settings))
 app.extensions[NAME].watch.start()

@@ -9,7 +9,7 @@ from services.inference.app import create_app
 from services.inference.engine import UnslothEngine
 from services.inference.gguf import LlamaEngine
 from services.inference.residence import Base, Residence
-from shared import hub, workers
+from shared import hub, logs, workers
 from shared import settings as environment
 from shared.gpus import Glance
 from shared.settings import Settings
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     values = parser.parse_args()
+    logs.to_stdout("inference")
     serve(environment.load(), Glance(), values.host, values.port)
 
 
@@ -37,7 +38,7 @@ def serve(settings: Settings, glance: Glance, host: str, port: int) -> None:
     gguf = LlamaEngine(settings.llama_url, lambda: residence.base().encoder)
     residence.start()
     app = create_app(settings, residence, gguf, glance)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
 
 
 def _base(settings: Settings) -> Base:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from services.inference import access, metrics
 from services.inference.engine import Engine, Sampling, Unavailable, Weights
 from services.inference.generation import Generation
 from services.inference.gguf import pieces
@@ -33,6 +34,7 @@ class TooLong(ValueError):
 def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glance) -> FastAPI:
     """The application. `engine` answers for the base and adapters, whenever it is in memory, `gguf` for exports."""
     app = FastAPI(title="Tandem inference", docs_url=None, redoc_url=None)
+    app.add_middleware(access.Access)
     store = Store(settings.data)
 
     @app.get("/health")
@@ -40,6 +42,8 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         told = engine.told()
         about = {"engine": engine.name, "base_model": settings.base_model, "gpus": glance.latest()}
         return JSONResponse({**told, **about}, 503 if told["status"] == "loading" else 200)
+
+    metrics.add_route(app, health)
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -53,6 +57,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
     def begin(
         base: Base, request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
     ) -> Generation:
+        access.note(model=request.model)
         weights, target = _weights(store, settings.base_model, base.sha256, request.model)
         if target.kind != "export":
             engine.check()

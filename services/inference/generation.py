@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.inference import access, metrics
 from services.inference.engine import Engine, Sampling, Weights
 from shared.harmony import GENERATION_STOPS, Delta, Encoder, Parser
 
@@ -34,6 +35,8 @@ class Generation:
         self.began = time.monotonic()
         self.first: float | None = None
         self.last = self.began
+        self.state = "begun"  # then "done", or "failed"; one that is stopped stays as it is
+        access.note(generation=self)
 
     def deltas(self) -> Iterator[Delta]:
         """What to send, in order: pieces of analysis, commentary and final."""
@@ -52,11 +55,18 @@ class Generation:
         return ids
 
     def tokens(self) -> Iterator[int]:
-        for token in self.engine.generate(self.prompt, self.sampling, self.weights, self.stop, STOPS):
-            self.last = time.monotonic()
-            self.first = self.first or self.last
-            self.ids.append(token)
-            yield token
+        try:
+            for token in self.engine.generate(self.prompt, self.sampling, self.weights, self.stop, STOPS):
+                before, self.last = self.last, time.monotonic()
+                metrics.token(self.kind, self.last - before, first=self.first is None)
+                self.first = self.first or self.last
+                self.ids.append(token)
+                yield token
+        except Exception:
+            self.state = "failed"
+            raise
+        if not self.stop.is_set():
+            self.state = "done"
 
     def text(self) -> Iterator[str]:
         """The generated text as it is, for /v1/completions: whole characters, stop tokens left out."""
@@ -67,6 +77,13 @@ class Generation:
             ready = whole.rstrip("\ufffd")  # the rest of that character is still to come
             yield ready[shown:]
             shown = max(shown, len(ready))
+
+    @property
+    def kind(self) -> metrics.Kind:
+        """What answers: `base`, `adapter` or `export`."""
+        if self.weights.adapter is not None:
+            return "adapter"
+        return "export" if self.weights.name.endswith(".gguf") else "base"
 
     @property
     def finish_reason(self) -> str:

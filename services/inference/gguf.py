@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
+from services.inference import access
 from services.inference.engine import Sampling, Unavailable, Weights
 from shared.harmony import Encoder, Piece
 
@@ -43,7 +44,9 @@ class LlamaEngine:
         }
         timeout = httpx.Timeout(10, read=None)
         try:
-            with httpx.stream("POST", f"{self.url}/completion", json=body, timeout=timeout) as answer:
+            with httpx.stream(
+                "POST", f"{self.url}/completion", json=body, headers=access.passed_on(), timeout=timeout
+            ) as answer:
                 if answer.status_code != 200:
                     raise Unavailable(f"llama.cpp answered {answer.status_code}: {answer.read().decode()[:300]}")
                 for chunk in _events(answer):
@@ -61,7 +64,7 @@ class LlamaEngine:
     def _check(self, name: str) -> None:
         """Raises Unavailable unless llama.cpp serves the export `name` now."""
         try:
-            answer = httpx.get(f"{self.url}/v1/models", timeout=5).json()
+            answer = httpx.get(f"{self.url}/v1/models", headers=access.passed_on(), timeout=5).json()
         except (httpx.HTTPError, ValueError) as error:
             raise Unavailable(
                 "The GGUF server does not answer. It may be loading a model; try again in a moment."

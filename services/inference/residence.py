@@ -6,9 +6,9 @@
 One thread decides, once a second and whenever an answer ends; those who answer borrow the engine.
 """
 
+import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from shared.harmony import Encoder
 from shared.schemas import now
 from shared.store import NotFound
 
+logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0  # what answers have to end before the model leaves
 LAST_SECONDS = 5.0  # and then, to notice that it has left
@@ -81,8 +82,8 @@ class Residence:
             self._stir.clear()
             try:
                 self.step()
-            except Exception:  # noqa: BLE001  # the model must find its way back; the log has what happened
-                traceback.print_exc()
+            except Exception:  # the model must find its way back; the log has what happened
+                logger.exception("the look at the GPU goes on")
             self._stir.wait(LOOK_SECONDS)
 
     # ---- what the thread decides
@@ -124,8 +125,8 @@ class Residence:
             self._engine = self.load(self._find())
         except Away as missing:
             self._say(str(missing))
-        except Exception as error:  # noqa: BLE001  # the GPU may be full only now; the log and /health say what it is
-            traceback.print_exc()
+        except Exception as error:  # the GPU may be full only now; the log and /health say what it is
+            logger.exception("the model could not be loaded")
             self._say(f"the model could not be loaded ({type(error).__name__}: the log says more); it is tried again")
         else:
             return self._become("ready")
@@ -135,7 +136,7 @@ class Residence:
 
     def _say(self, detail: str) -> None:
         if detail != self.detail:
-            print(detail, flush=True)
+            logger.info(detail)
         self.detail = detail
 
     def _become(self, state: Literal["loading", "ready", "leaving", "asleep"], run: str | None = None) -> None:

@@ -5,6 +5,7 @@ python -m services.llama --host 127.0.0.1 --port 8000
 
 import argparse
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -13,19 +14,20 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from shared import registry
+from shared import logs, registry
 from shared import settings as environment
 from shared.settings import Settings
 from shared.store import Store
 
 LOOK_SECONDS = 1.0
+logger = logging.getLogger("tandem.llama")
 
 
 def wanted(store: Store, alias: str) -> Path | None:
     """The GGUF file to serve: where `alias` points, else the newest export; None while there is none."""
     target, card = registry.aliases(store).get(alias), registry.served_export(store, alias)
     if target and (card is None or card.file != target):
-        print(f"The alias {alias} points at {target}, which is not a GGUF export.", file=sys.stderr, flush=True)
+        logger.warning("The alias %s points at %s, which is not a GGUF export.", alias, target)
     return store.export(card.file) if card else None
 
 
@@ -33,15 +35,15 @@ class _Empty(BaseHTTPRequestHandler):
     """What answers while there is nothing to serve."""
 
     def do_GET(self) -> None:
-        healthy = self.path == "/health"
-        body = (
-            {"status": "ok", "model": None}
-            if healthy
-            else {"error": {"message": NOTHING, "type": "unavailable_error", "code": 503}}
-        )
-        data = json.dumps(body).encode()
-        self.send_response(200 if healthy else 503)
-        self.send_header("Content-Type", "application/json")
+        if self.path == "/metrics":  # an exposition without samples: the scrape succeeds
+            status, media, data = 200, "text/plain; version=0.0.4; charset=utf-8", f"# {NOTHING}\n".encode()
+        else:
+            healthy = self.path == "/health"
+            error = {"error": {"message": NOTHING, "type": "unavailable_error", "code": 503}}
+            status, media = 200 if healthy else 503, "application/json"
+            data = json.dumps({"status": "ok", "model": None} if healthy else error).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", media)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -108,6 +110,7 @@ def main() -> None:
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     values = parser.parse_args()
+    logs.to_stdout("llama")
     settings = environment.load()
     store = Store(settings.data)
     server = Server(settings, values.host, values.port)

@@ -4,13 +4,14 @@ from typing import Any
 
 from celery.signals import task_revoked, worker_process_init, worker_ready, worker_shutting_down
 
-from services.trainer import recover, tasks
+from services.trainer import log, metrics, recover, tasks
 from services.trainer.supervise import die_with_parent
 from shared import settings as environment
 from shared.queue import KINDS, celery_app
 
 settings = environment.load()
 app = celery_app(settings)
+log.register(settings)
 for kind in KINDS:
     tasks.register(app, settings, kind)
 
@@ -24,6 +25,7 @@ def _bind_to_worker(**_: Any) -> None:
 @worker_ready.connect
 def _recover(**_: Any) -> None:
     recover.start(app, settings)
+    metrics.start(settings)
 
 
 @worker_shutting_down.connect

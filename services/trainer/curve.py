@@ -65,6 +65,7 @@ class Curve(TrainerCallback):
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
+            self._warn("not_finite", f"The loss is {loss} at step {state.global_step}.", state)
             raise Refused(
                 f"The loss is {loss} at step {state.global_step}. Lower learning_rate (now {self.recipe.learning_rate:g}) "
                 "and resume from the last checkpoint, or look for odd rows in the data set."

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 from typing import Any
 
 import redis
@@ -43,7 +42,7 @@ def _watch(app: Celery, settings: Settings) -> None:
             if not tasks.STOPPING.is_set():
                 sweep(app, settings, store)
         except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
-            traceback.print_exc()
+            tasks.logger.exception("the watch goes on")
         rest = time.monotonic() + interval
         while time.monotonic() < rest and in_hand() == held:  # who shares the GPU must hear of a run at once
             time.sleep(0.1)

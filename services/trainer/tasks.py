@@ -51,9 +51,9 @@ def perform(
         return outcome(task, store, run_id)
     worker = f"{socket.gethostname()}:{os.getpid()}"
     if not runs.claim(store, run_id, attempt, worker):
-        logger.info("run %s: attempt %s is not to be had, so this message is a repetition", run_id, attempt)
+        logger.info("attempt %s is not to be had, so this message is a repetition", attempt)
         return outcome(task, store, run_id)
-    logger.info("run %s: attempt %s", run_id, attempt)
+    logger.info("attempt %s begins", attempt)
     try:
         runs.append_event(store, run_id, "status", state="running", attempt=attempt, worker=worker)
         runs.update(

@@ -33,6 +33,7 @@ class Worker:
             sys.executable,
             "-m",
             "celery",
+            "-q",
             "-A",
             "services.trainer.app",
             "worker",

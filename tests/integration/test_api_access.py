@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shared import auth
+from shared import auth, logs
 from shared.settings import Settings
 from tests.integration.api import Api
 
@@ -37,6 +37,15 @@ def test_without_key_or_session_everything_but_health_is_401(api: Api) -> None:
     page = client.get("/", headers={"Accept": chromium})
     assert page.status_code == 401
     assert "Sign in" in page.text
+
+
+def test_metrics_are_for_the_inside_and_for_whoever_has_a_key(api: Api) -> None:
+    client, through_nginx = api.app.test_client(), {"X-Real-IP": "203.0.113.7"}
+    assert "tandem_runs{" in client.get("/metrics").text
+    assert client.get("/metrics", headers=through_nginx).status_code == 401
+    assert client.get("/metrics", headers={**through_nginx, "Authorization": "Bearer tdm_wrong"}).status_code == 401
+    assert api("GET", "/metrics", headers=through_nginx).status_code == 200
+    assert browser(api).get("/metrics", headers=through_nginx).status_code == 200
 
 
 def test_a_wrong_key_is_refused_and_slowed(api: Api) -> None:
@@ -128,9 +137,10 @@ def test_answers_carry_security_headers_and_the_request_id(api: Api) -> None:
 def test_the_access_log_never_has_the_query(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "tandem.access"):
         api.app.test_client().get("/sign-in?token=secret", headers={"X-Request-Id": "abc"})
-    line = json.loads(caplog.messages[-1])
-    assert (line["request"], line["path"], line["status"]) == ("abc", "/sign-in", 401)
-    assert "secret" not in caplog.text
+    line = json.loads(logs.Lines("dashboard").format(caplog.records[-1]))
+    assert (line["service"], line["level"]) == ("dashboard", "info")
+    assert (line["request_id"], line["path"], line["status"]) == ("abc", "/sign-in", 401)
+    assert "secret" not in json.dumps(line)
 
 
 def test_what_is_not_there_is_said_so(api: Api) -> None:

@@ -28,8 +28,9 @@ def messages(settings: Settings) -> list[tuple[str, str, dict]]:
 def test_a_job_is_written_and_then_sent(api: Api, settings: Settings) -> None:
     ref = api.upload()["reference"]
     body = {"kind": "train", "dataset": "chats", "recipe": "tiny", "overrides": {"steps": 7}, "name": "talker"}
-    run = api("POST", "/api/runs", 201, json=body).json
+    run = api("POST", "/api/runs", 201, json=body, headers={"X-Request-Id": "asked-1"}).json
     assert (run["state"], run["dataset"], run["name"], run["recipe_name"]) == ("queued", ref, "talker", "tiny")
+    assert run["spec"]["request_id"] == "asked-1"
     assert run["spec"]["recipe"]["steps"] == 7
     assert run["spec"]["recipe"]["base_model"] == settings.base_model
     spec = runs.read_spec(api.store, run["id"])

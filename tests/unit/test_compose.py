@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from services.dashboard import init
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "gpu": ["compose.yaml"],
@@ -18,7 +20,8 @@ FILES = {
 }
 RESERVED = {"gpu": {"trainer", "inference"}, "cpu": set(), "llama-gpu": {"trainer", "inference", "llama"}}
 DOCKERFILES = sorted(
-    str(path.relative_to(ROOT)) for path in [*ROOT.glob("services/**/*Dockerfile"), ROOT / "nginx/Dockerfile"]
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("services/**/*Dockerfile"), ROOT / "nginx/Dockerfile", ROOT / "monitoring/Dockerfile"]
 )
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
 
@@ -107,6 +110,41 @@ def test_the_cpu_override_takes_the_gpus_away_and_puts_the_tiny_model_in():
         assert services[name]["environment"]["TANDEM_BASE_MODEL"] == "tandem/tiny-gpt-oss"
     text = (ROOT / "compose.cpu.yaml").read_text()
     assert text.count("reservations: !reset null") == 3
+
+
+def test_monitoring_starts_only_when_asked_for_and_grafana_is_behind_a_password():
+    assert {name for name, s in SERVICES.items() if s.get("profiles") == ["monitoring"]} == {"prometheus", "grafana"}
+    assert not {name for name, s in SERVICES.items() if {"prometheus", "grafana"} & set(s.get("depends_on", {}))}
+    grafana = SERVICES["grafana"]
+    assert re.fullmatch(r"grafana/grafana:\d+\.\d+\.\d+", grafana["image"])
+    assert (
+        grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"]
+        == grafana["environment"]["GF_USERS_ALLOW_SIGN_UP"]
+        == "false"
+    )
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in grafana["environment"]
+    assert "${DATA_DIR:-./data}/secrets/grafana:/run/grafana:ro" in grafana["volumes"]
+
+
+def test_the_trainer_sees_no_secrets_and_its_metrics_are_where_prometheus_looks():
+    hidden = {mount.partition(":")[0] for mount in SERVICES["trainer"]["tmpfs"]}
+    assert {"/data/secrets", "/data/keys", "/data/grafana"} <= hidden
+    jobs = load("monitoring/prometheus.yml")["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
+    ports = dict.fromkeys(("dashboard", "inference", "llama"), 8000)
+    ports["trainer"] = SERVICES["trainer"]["environment"]["TANDEM_METRICS_PORT"]
+    assert targets == {name: [f"{name}:{port}"] for name, port in ports.items()}
+
+
+def test_init_makes_grafanas_password_once_and_for_its_owner_alone(settings, monkeypatch, capsys):
+    monkeypatch.setattr(init.environment, "load", lambda: settings)
+    init.main()
+    path = settings.data / "secrets" / "grafana" / "admin-password"
+    first = path.read_text()
+    init.main()
+    assert path.read_text() == first and len(first.strip()) >= 20
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert first.strip() not in capsys.readouterr().out
 
 
 def test_the_trainer_is_given_longer_to_stop_than_a_run_takes_to_write_its_checkpoint():

@@ -43,8 +43,10 @@ def test_the_target_loss_stops_the_run_once_it_is_held(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(tmp_path: Path) -> None:
+    watch = curve(tmp_path)
     with pytest.raises(Refused, match="Lower learning_rate"):
-        log(curve(tmp_path), [1.0, float("nan")])
+        log(watch, [1.0, float("nan")])
+    assert [(event["kind"], event["step"]) for event in told(watch, "warning")] == [("not_finite", 2)]
 
 
 def test_overfitting_is_warned_of_once(tmp_path: Path) -> None:

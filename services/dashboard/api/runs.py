@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from flask import g
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
@@ -172,5 +173,5 @@ def read_log(path: RunPath, query: LogQuery) -> dict[str, Any]:
 
 
 def _submit(kind: Kind, job: Job, cloned_from: str | None = None) -> dict[str, Any]:
-    spec = queue.submit(here().settings, here().celery, kind, job, cloned_from)
+    spec = queue.submit(here().settings, here().celery, kind, job, cloned_from, g.request_id)
     return run_view.detail(store(), spec.id)
