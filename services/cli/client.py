@@ -198,11 +198,11 @@ class Client:
                 "`tandem keys create NAME`; store yours with `tandem login KEY`.",
                 status,
             )
-        if message:
-            return Failure(message, status)
         if status in (502, 503, 504):
             sentence = f"{self.url} answers, but the service behind it does not ({status}). `tandem doctor` says which."
-            return Unreachable(sentence, status)
+            return Unreachable(message or sentence, status)
+        if message:
+            return Failure(message, status)
         if status == 413:
             return Failure(
                 "The file is larger than the server takes. Split it, or raise TANDEM_UPLOAD_LIMIT_BYTES.", status

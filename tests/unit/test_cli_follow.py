@@ -44,7 +44,8 @@ def test_a_broken_stream_goes_on_where_it_broke(tandem, client):
 
 
 def test_a_server_that_restarts_is_waited_for(tandem, client):
-    replies = iter([fake.sse(fake.EVENTS[:2], end=False), (502, "gone"), (503, "gone"), fake.sse(fake.EVENTS, 2)])
+    away = (503, {"error": {"message": "The service that answers this is not up.", "type": "unavailable"}})
+    replies = iter([fake.sse(fake.EVENTS[:2], end=False), (502, "gone"), away, fake.sse(fake.EVENTS, 2)])
     tandem.routes[STREAM] = lambda request: next(replies)
     waits = []
     client.sleep = waits.append
