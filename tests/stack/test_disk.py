@@ -18,6 +18,8 @@ from tests.stack.conftest import CONVERSATIONS, Stack
 @contextlib.contextmanager
 def full(stack: Stack, leave: int = 0) -> Iterator[None]:
     """A disk with `leave` bytes of room, while this lasts."""
+    if not os.path.ismount(stack.store.root):
+        pytest.skip("The data directory has no file system of its own, and this machine's disk is not to be filled.")
     ballast = stack.store.root / ".ballast"
     file = os.open(ballast, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:
