@@ -136,7 +136,8 @@ def claim(store: Store, run_id: str, attempt: int, worker: str) -> bool:
 
 
 def unclaim(store: Store, run_id: str, attempt: int) -> None:
-    """Give an attempt back that was not begun."""
+    """Give an attempt back that was not begun, and the room that it kept."""
+    (store.run(run_id) / "reserve").unlink(missing_ok=True)
     (store.run(run_id) / "attempts" / str(attempt)).unlink()
 
 

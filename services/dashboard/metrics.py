@@ -13,7 +13,6 @@ from flask import Blueprint, Flask, Response, current_app, g, request
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
-from services.dashboard import health
 from services.dashboard.context import Context, here
 from services.dashboard.views.told import told
 from services.dashboard.watch import memory
@@ -21,11 +20,11 @@ from shared import runs
 from shared.metrics import MEDIA_TYPE, exposition, gauge, gpus
 from shared.schemas import Status
 from shared.store import NotFound, Store
+from shared.workers import trainers
 
 NAME = "tandem_metrics"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)  # seconds
-NOT_UP = ("down", "starting")  # in any other state a service does its work, or waits for some
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -78,10 +77,10 @@ def metrics() -> Response:
 def seen(context: Context) -> Iterator[Metric]:
     """What the dashboard sees of the whole."""
     look, store = context.watch.latest(), context.store
-    up = {name: int(service["state"] not in NOT_UP) for name, service in look.services.items()}
+    up = {name: int(name not in look.troubles) for name in look.services}
     yield gauge("service_up", "1 if the service does its work, 0 if it is down or still starting.", up, "service")
     yield gauge("queue_messages", "Messages that wait in Redis; none while it does not answer.", look.waiting)
-    workers = health.trainers(context.settings, store)
+    workers = trainers(context.settings, store)
     silent = workers[0]["silent"] if workers else None
     yield gauge("worker_heartbeat_age_seconds", "Time since the trainer last showed that it lives.", silent)
     by_state = runs.by_state(store)

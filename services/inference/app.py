@@ -39,11 +39,14 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
 
     @app.get("/health")
     def health() -> JSONResponse:
-        told = engine.told()
-        about = {"engine": engine.name, "base_model": settings.base_model, "gpus": glance.latest()}
-        return JSONResponse({**told, **about}, 503 if told["status"] == "loading" else 200)
+        told = about()
+        return JSONResponse(told, 503 if told["status"] == "loading" else 200)
 
-    metrics.add_route(app, health)
+    def about() -> dict[str, Any]:
+        named = {"engine": engine.name, "base_model": settings.base_model}
+        return {**engine.told(), **named, "gpus": glance.latest()}
+
+    metrics.add_route(app, about)
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:

@@ -4,7 +4,6 @@
 before that was known is counted under `none`.
 """
 
-import json
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -72,13 +71,12 @@ def ended(outcome: Outcome, generation: "Generation | None", seconds: float) -> 
             LATENCY.labels(generation.kind).observe(seconds)
 
 
-def add_route(app: FastAPI, health: Callable[[], Any]) -> None:
-    """Serve /metrics. What `health` answers says whether the engine is ready and which GPUs there are."""
+def add_route(app: FastAPI, about: Callable[[], dict[str, Any]]) -> None:
+    """Serve /metrics. `about` is what /health tells: the `status` of the engine, the `gpus`."""
 
     @app.get("/metrics")
     def metrics() -> Response:
-        told = health()
-        told = json.loads(bytes(told.body)) if isinstance(told, Response) else told
+        told = about()
         READY.set(told["status"] == "ok")
         seen = (("inference", gpu) for gpu in told["gpus"])
         return Response(exposition(chain(REGISTRY.collect(), gpus(seen))), headers={"Content-Type": MEDIA_TYPE})

@@ -15,7 +15,7 @@ from celery import Celery
 from shared import queue, runs
 from shared.datasets import ingest
 from shared.queue import celery_app
-from shared.schemas import Job, Kind
+from shared.schemas import ENDED, Job, Kind, Status
 from shared.settings import Settings
 from shared.store import Store, publish
 from tests.conftest import BASE, ROOT, environment, free_port, wait_for
@@ -135,6 +135,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> Iterator[
         service.terminate()
     for service in services:
         service.wait(30)
+
+
+def ended(store: Store, run_id: str, seconds: float = 120) -> Status:
+    """The status of a run once it has ended."""
+    wait_for(lambda: runs.read_status(store, run_id).state in ENDED, seconds, f"{run_id} ends")
+    return runs.read_status(store, run_id)
 
 
 def by_hand(settings: Settings, kind: Kind, job: Job) -> None:

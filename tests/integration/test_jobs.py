@@ -5,8 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import psutil
@@ -16,11 +14,11 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from shared import queue, registry, runs
-from shared.schemas import ENDED, Job
+from shared.schemas import Job
 from shared.settings import Settings
 from shared.store import Store
-from tests.conftest import environment, wait_for
-from tests.integration.conftest import Worker
+from tests.conftest import wait_for
+from tests.integration.conftest import Worker, ended
 
 STEPS = 12
 FAST = {"steps": STEPS, "save_every": 4, "evaluate_every": 6, "batch_size": 2, "validation_share": 0.1}
@@ -31,11 +29,6 @@ def submit(settings: Settings, celery: Celery, dataset: str, **more: object) -> 
     return queue.submit(settings, celery, "train", job).id
 
 
-def ended(store: Store, run_id: str, seconds: float = 120) -> runs.Status:
-    wait_for(lambda: runs.read_status(store, run_id).state in ENDED, seconds, f"{run_id} ends")
-    return runs.read_status(store, run_id)
-
-
 def steps_told(store: Store, run_id: str) -> list[int]:
     return [event["step"] for event in runs.all_events(store, run_id, "metric") if "loss" in event]
 
@@ -44,20 +37,15 @@ def at_step(store: Store, run_id: str, step: int) -> bool:
     return runs.exists(store, run_id) and runs.read_status(store, run_id).step >= step
 
 
-def child_pid(store: Store, run_id: str) -> int:
-    found = subprocess.run(
-        ["pgrep", "-f", f"services.trainer.train {run_id}"], capture_output=True, text=True, check=True
-    )
-    return int(found.stdout.split()[0])
+def children(run_id: str) -> list[int]:
+    command = ["pgrep", "-f", f"services.trainer.train {run_id}"]
+    return [int(pid) for pid in subprocess.run(command, capture_output=True, text=True).stdout.split()]
 
 
 def is_child_of(store: Store, run_id: str, attempt: int) -> bool:
     """Whether the child of an attempt works; its predecessor may still be seen for a moment after it was killed."""
     status = runs.read_status(store, run_id)
-    if status.state != "running" or status.attempt != attempt:
-        return False
-    found = subprocess.run(["pgrep", "-f", f"services.trainer.train {run_id}"], capture_output=True, text=True)
-    return bool(found.stdout.split())
+    return status.state == "running" and status.attempt == attempt and bool(children(run_id))
 
 
 def alive(pid: int) -> bool:
@@ -124,7 +112,7 @@ def test_a_killed_worker_is_resumed_and_the_run_finishes_once(
 ) -> None:
     run_id = submit(settings, celery, workshop)
     wait_for(lambda: at_step(store, run_id, 6), 90, "step 6")
-    child = child_pid(store, run_id)
+    child = children(run_id)[0]
     worker.kill()
     wait_for(lambda: not alive(child), 5, "the child ends, too")
     worker.start()
@@ -140,7 +128,7 @@ def test_a_killed_child_is_resumed_and_the_run_finishes_once(
 ) -> None:
     run_id = submit(settings, celery, workshop)
     wait_for(lambda: at_step(store, run_id, 5), 90, "step 5")
-    os.kill(child_pid(store, run_id), signal.SIGKILL)
+    os.kill(children(run_id)[0], signal.SIGKILL)
     assert ended(store, run_id).state == "succeeded"
     assert runs.attempts(store, run_id) == 2
     assert sorted(set(steps_told(store, run_id))) == list(range(1, STEPS + 1))
@@ -154,7 +142,7 @@ def test_a_child_that_is_killed_again_and_again_fails_at_last(
     run_id = submit(settings, celery, workshop, steps=500)
     for attempt in range(1, settings.max_attempts + 1):
         wait_for(lambda attempt=attempt: is_child_of(store, run_id, attempt), 90, f"attempt {attempt}")
-        os.kill(child_pid(store, run_id), signal.SIGKILL)
+        os.kill(children(run_id)[0], signal.SIGKILL)
     status = ended(store, run_id)
     assert status.state == "failed" and "signal 9" in str(status.reason)
     with pytest.raises(Exception, match="signal 9"):
@@ -213,61 +201,6 @@ def test_a_stopped_worker_leaves_the_run_to_the_next_one(
     worker.start()
     assert ended(store, run_id).state == "succeeded"
     assert steps_told(store, run_id) == list(range(1, STEPS + 1))
-
-
-STRANGER = """
-    import sys, celery
-    app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])
-    app.conf.task_default_queue = sys.argv[2]
-    sent = app.send_task("tandem.train", kwargs={"dataset": sys.argv[3], "recipe": "tiny", "name": "stranger",
-                         "overrides": eval(sys.argv[4])})
-    if sys.argv[5] == "revoke":
-        import time; time.sleep(float(sys.argv[6])); sent.revoke(terminate=True)
-    try:
-        print(sent.get(timeout=100))
-    except Exception as error:
-        print(type(error).__name__, error)
-    print(sent.id)
-"""
-
-
-def stranger(settings: Settings, dataset: str, overrides: dict, act: str = "wait", after: float = 0) -> list[str]:
-    """A process that imports nothing of ours submits a job and waits for its end; the lines it prints."""
-    command = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(STRANGER),
-        settings.redis_url,
-        settings.queue,
-        dataset,
-        repr(overrides),
-        act,
-        str(after),
-    ]
-    env = {key: value for key, value in environment(settings).items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd="/", env=env, check=True)
-    return done.stdout.strip().splitlines()
-
-
-def test_any_celery_client_may_submit(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
-    result, task_id = stranger(settings, workshop, {"steps": 3})
-    assert result == "stranger@v1"
-    assert runs.read_spec(store, task_id).recipe.steps == 3
-    assert runs.read_status(store, task_id).state == "succeeded"
-
-
-def test_a_stranger_is_told_why_a_job_is_refused(
-    settings: Settings, store: Store, worker: Worker, workshop: str
-) -> None:
-    said, task_id = stranger(settings, workshop, {"lora_rnk": 3})
-    assert "Did you mean 'lora_rank'?" in said
-    assert not runs.exists(store, task_id)
-
-
-def test_revoking_cancels(settings: Settings, store: Store, worker: Worker, workshop: str) -> None:
-    said, task_id = stranger(settings, workshop, {"steps": 5000}, "revoke", after=8)
-    assert "TaskRevokedError" in said
-    assert ended(store, task_id, 30).state == "cancelled"
 
 
 def test_a_truncated_checkpoint_is_passed_over(

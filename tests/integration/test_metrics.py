@@ -8,11 +8,11 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from shared import queue, runs
-from shared.schemas import ENDED, Job
+from shared.schemas import Job
 from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import BASE, free_port, wait_for
-from tests.integration.conftest import Served, Worker
+from tests.integration.conftest import Served, Worker, ended
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_run_is_followed_in_metrics_and_named_in_the_log(
     assert 0 < seen["tandem_training_loss"] < 20 and 0 < seen["tandem_training_step_seconds"] < 10
     assert seen["tandem_training_tokens_per_second"] > 0 and "tandem_training_grad_norm" in seen
     runs.request_cancel(store, run_id)
-    wait_for(lambda: runs.read_status(store, run_id).state in ENDED, 60, "the run ends")
+    ended(store, run_id, 60)
     wait_for(lambda: values(url)["tandem_run_in_hand"] == 0, 10, "nothing is in hand")
     assert values(url)["tandem_runs_finished_total train cancelled"] == 1
 

@@ -134,11 +134,17 @@ def test_an_answer_that_takes_too_long_is_ended_and_says_why(ready: Scene) -> No
     assert ready.after(0.1, RUN) == "asleep"
 
 
-def test_an_answer_that_nobody_reads_holds_it_up_for_a_while_only(ready: Scene) -> None:
+def overdue(ready: Scene) -> Iterator[int]:
+    """An answer that has begun, is not read on, and for whose end the model can wait no longer."""
     answer = ready.ask(1000)
     next(answer)
     ready.after(1, RUN)
-    ready.after(residence.PATIENCE_SECONDS, RUN)
+    assert ready.after(residence.PATIENCE_SECONDS, RUN) == "leaving"
+    return answer
+
+
+def test_an_answer_that_nobody_reads_holds_it_up_for_a_while_only(ready: Scene) -> None:
+    answer = overdue(ready)
     assert ready.after(residence.LAST_SECONDS, RUN) == "asleep"
     with pytest.raises(Away):
         next(answer)
@@ -160,12 +166,10 @@ def test_it_stays_if_the_run_ends_before_it_has_left(ready: Scene) -> None:
 
 
 def test_a_run_that_ends_after_the_model_was_closed_lets_it_come_back(ready: Scene) -> None:
-    answer = ready.ask(1000)
-    next(answer)
-    ready.after(1, RUN)
-    ready.after(residence.PATIENCE_SECONDS, RUN)
+    answer = overdue(ready)  # held on to: one that is dropped has ended
     assert ready.after(residence.LAST_SECONDS, None) == "asleep"
     assert ready.after(residence.CALM_SECONDS, None) == "ready" and len(ready.engines) == 2
+    answer.close()
 
 
 def test_a_base_that_is_not_fetched_is_waited_for(scene: Scene) -> None:

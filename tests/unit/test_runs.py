@@ -48,6 +48,16 @@ def test_only_the_next_attempt_of_a_queued_run_can_be_claimed(store: Store, run_
     assert runs.claim(store, run_id, 2, "w")
 
 
+def test_an_attempt_that_was_not_begun_is_given_back_with_the_room_it_kept(store: Store, run_id: str) -> None:
+    assert runs.claim(store, run_id, 1, "w")
+    assert (store.run(run_id) / "reserve").stat().st_size == runs.RESERVE
+    runs.unclaim(store, run_id, 1)
+    assert not (store.run(run_id) / "reserve").exists()
+    assert runs.claim(store, run_id, 1, "w")
+    runs.finish(store, run_id, "failed", "why")
+    assert not (store.run(run_id) / "reserve").exists()
+
+
 def test_creating_a_run_again_keeps_the_first(store: Store, run_id: str) -> None:
     again = runs.create(store, run_id, "export", Job(adapter="x@v1"))
     assert again.kind == "train"
