@@ -13,13 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-OURS = (
-    "tandem",
-    "services",
-    "shared",
-    "celery",
-    "gunicorn",
-)  # of all others warnings only: some log addresses with queries
+# of all others warnings only: some log addresses with queries
+OURS = ("tandem", "services", "shared", "celery", "gunicorn")
 
 
 class Lines(logging.Formatter):

@@ -74,9 +74,8 @@ def main(work: Callable[[Context], None]) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.exit(code)
-    os._exit(
-        code
-    )  # log.txt could not be written: Python's own way out would try again, fail, and exit with another code
+    # log.txt could not be written: Python's own way out would try again, fail, and exit with another code
+    os._exit(code)
 
 
 def _outcome(work: Callable[[Context], None], context: Context) -> int:

@@ -26,9 +26,8 @@ class Curve(TrainerCallback):
     def __init__(self, context: Context, recipe: Recipe, tokens_per_step: float) -> None:
         """`tokens_per_step` is the mean number of tokens, padding left out, that one optimizer step sees."""
         self.context, self.recipe, self.tokens_per_step = context, recipe, tokens_per_step
-        told = list(
-            runs.all_events(context.store, context.spec.id, "metric")
-        )  # a step done again after a crash is told once
+        # a step that is done again after a crash is told once
+        told = list(runs.all_events(context.store, context.spec.id, "metric"))
         self.told = max((e["step"] for e in told if "loss" in e), default=0)
         self.told_validation = max((e["step"] for e in told if "validation_loss" in e), default=0)
         self.recent: deque[float] = deque(maxlen=SMOOTHED)

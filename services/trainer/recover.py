@@ -35,9 +35,8 @@ def _watch(app: Celery, settings: Settings) -> None:
     while True:  # also while the worker stops: the run in hand has its GPU until its checkpoint is written
         held = in_hand()
         try:
-            seen = (
-                gpus() or seen
-            )  # nvidia-smi may fail for a moment; who shares the GPU must not take that for its absence
+            # nvidia-smi may fail for a moment; who shares the GPU must not take that for its absence
+            seen = gpus() or seen
             show(store, since, held, seen)
             if not tasks.STOPPING.is_set():
                 sweep(app, settings, store)
