@@ -7,22 +7,19 @@ import services.trainer.unsloth_first  # noqa: F401, I001
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import Trainer
 
 from services.trainer import proof
 from services.trainer.child import Context, Refused, Stopped, main
 from services.trainer.curve import Curve, last_whole_checkpoint, whole_checkpoints
 from services.trainer.data import render
+from services.trainer.methods import build_trainer
 from services.trainer.model import attach_lora, load_base, trainable
-from shared import estimate, hub, registry, runs
+from shared import hub, registry, runs
 from shared.schemas import AdapterCard, Recipe
 
 
@@ -76,7 +73,7 @@ def train(context: Context) -> None:
     context.event("published", name=card.reference, seconds=round(time.monotonic() - began, 1), reason=early)
 
 
-def take_best(context: Context, model: Any, trainer: SFTTrainer, curve: Curve) -> None:
+def take_best(context: Context, model: Any, trainer: Trainer, curve: Curve) -> None:
     """Go back to the checkpoint with the lowest validation loss if an earlier one than the last has it."""
     losses = {
         e["step"]: e["validation_loss"]
@@ -96,84 +93,12 @@ def take_best(context: Context, model: Any, trainer: SFTTrainer, curve: Curve) -
     context.log(f"Went back to the checkpoint of step {best}: its validation loss {losses[best]:.3f} is the lowest.")
 
 
-def build_trainer(
-    context: Context,
-    recipe: Recipe,
-    model: Any,
-    train_set: Dataset,
-    validation_set: Dataset,
-    tokenizer: Any,
-    curve: Curve,
-) -> SFTTrainer:
-    """TRL's trainer over the rendered examples, with the recipe's values in its words."""
-    steps = estimate.steps(recipe, len(train_set))
-    validate_every = recipe.evaluate_every if len(validation_set) else None
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(
-        context.folder / "tensorboard"
-    )  # transformers 5 takes it from here alone
-    arguments = SFTConfig(
-        output_dir=str(context.folder / "checkpoints"),
-        max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulation,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.scheduler,
-        lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate} if recipe.scheduler == "cosine_with_min_lr" else {},
-        warmup_steps=round(recipe.warmup * steps),
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        optim=optimizer(recipe),
-        bf16=torch.cuda.is_available(),
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        max_length=recipe.max_length,
-        packing=False,
-        train_sampling_strategy="group_by_length" if recipe.packing else "random",
-        router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        logging_steps=recipe.log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if validate_every else "no",
-        eval_steps=validate_every,
-        save_strategy="steps",
-        save_steps=recipe.save_every or max(1, steps // 4),
-        save_total_limit=recipe.keep_checkpoints,
-        load_best_model_at_end=recipe.keep_best and bool(validate_every),
-        metric_for_best_model="eval_loss" if recipe.keep_best and validate_every else None,
-        greater_is_better=False,
-        prediction_loss_only=True,
-        report_to=recipe.report_to or [],
-        run_name=context.spec.id,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=train_set,
-        eval_dataset=validation_set if len(validation_set) else None,
-        processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
-        callbacks=[curve],
-    )
-    trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read
-    return trainer
-
-
-def optimizer(recipe: Recipe) -> str:
-    """The recipe's optimizer, or AdamW where there is no GPU for its 8-bit form."""
-    return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not torch.cuda.is_available() else recipe.optimizer
-
-
 def publish(
     context: Context,
     recipe: Recipe,
     model: Any,
     folder: Path,
-    trainer: SFTTrainer,
+    trainer: Trainer,
     validation_loss: float | None,
     measured: dict,
 ) -> AdapterCard:
