@@ -69,8 +69,8 @@ class Recipe(Strict):
     )
     packing: bool = Field(
         False,
-        description="batches of examples of like length, so that little is padding; examples are not joined into one row, "
-        "because gpt-oss's attention would let them see each other",
+        description="fill rows of max_length tokens with whole examples, which do not see each other: many short ones take as "
+        "few steps as their tokens need; batch_size then counts rows",
     )
     gradient_checkpointing: bool = Field(True, description="compute activations twice to hold fewer of them")
     seed: int = Field(42, ge=0, description="of the adapter's start and the order of the rows")

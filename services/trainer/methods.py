@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer
 from trl import SFTConfig, SFTTrainer
 
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.packing import Flat
 from shared import estimate
 from shared.schemas import Recipe
 
@@ -48,8 +49,7 @@ def build_trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
-        packing=False,
-        train_sampling_strategy="group_by_length" if recipe.packing else "random",
+        packing=False,  # the rows come packed
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
         logging_steps=recipe.log_every,
@@ -76,7 +76,7 @@ def build_trainer(
         train_dataset=train_set,
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        data_collator=Flat(tokenizer.pad_token_id),
         callbacks=[curve],
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read

@@ -13,12 +13,13 @@ from typing import Any
 
 from transformers import Trainer
 
-from services.trainer import proof
+from services.trainer import attention, proof
 from services.trainer.child import Context, Refused, Stopped, main
 from services.trainer.curve import Curve, last_whole_checkpoint, whole_checkpoints
 from services.trainer.data import render
 from services.trainer.methods import build_trainer
 from services.trainer.model import attach_lora, load_base, trainable
+from services.trainer.packing import pack
 from shared import hub, registry, runs
 from shared.schemas import AdapterCard, Recipe
 
@@ -36,11 +37,17 @@ def train(context: Context) -> None:
         f"{counts['train']['tokens']:,}; {counts['validation']['examples']} kept for validation."
     )
     proof.show_first_example(context, train_set, encoder)
+    rows = pack(train_set, recipe.max_length) if recipe.packing else train_set
+    if recipe.packing:
+        share = counts["train"]["tokens"] / (len(rows) * recipe.max_length)
+        context.event("packed", rows=len(rows), filled=round(share, 4))
+        context.log(f"Packed {len(train_set)} examples into {len(rows)} rows, which they fill to {share:.0%}.")
 
     context.check()
     context.log(f"Loading {recipe.base_model} at {hub.commit(folder)[:12]}.")
     model, tokenizer = load_base(context, recipe.base_model, recipe.revision, recipe.max_length, recipe.precision)
     model = attach_lora(model, recipe)
+    attention.install(model)
     kinds = trainable(model, recipe)
     context.event("trainable", **kinds)
     context.log(
@@ -48,8 +55,8 @@ def train(context: Context) -> None:
     )
 
     context.check()
-    curve = Curve(context, recipe, counts["train"]["tokens"] / len(train_set) * recipe.batch_size * recipe.accumulation)
-    trainer = build_trainer(context, recipe, model, train_set, validation_set, tokenizer, curve)
+    curve = Curve(context, recipe, counts["train"]["tokens"] / len(rows) * recipe.batch_size * recipe.accumulation)
+    trainer = build_trainer(context, recipe, model, rows, validation_set, tokenizer, curve)
     checkpoint = last_whole_checkpoint(context.folder / "checkpoints")
     if checkpoint:
         context.log(f"Going on from {checkpoint.name}.")
