@@ -25,6 +25,7 @@ class Counts:
     rows: int = 0
     examples: int = 0
     tokens: int = 0
+    longest: int = 0
     supervised_tokens: int = 0
     truncated: int = 0
     without_supervised: int = 0
@@ -83,6 +84,7 @@ def _dataset(
                     continue
                 count.examples += 1
                 count.tokens += len(example.ids)
+                count.longest = max(count.longest, len(example.ids))
                 count.supervised_tokens += example.supervised
                 yield {"input_ids": example.ids, "labels": example.labels}
 
