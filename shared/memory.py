@@ -18,6 +18,7 @@ GPU_RUNTIME = 600 << 20  # CUDA's context and kernels
 CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
 LOGITS = 512 << 20  # most that the loss may take for the logits of the part it works on: model.py tells Unsloth so
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
+CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
 OPTIMIZER_BYTES = {"adamw_8bit": 2.06, "adamw_torch": 8, "adamw_torch_fused": 8}  # of a trainable parameter
 
 
@@ -124,5 +125,6 @@ def _activations(config: dict[str, Any], recipe: Recipe, tokens: int, on_gpu: bo
 
 def _logits(config: dict[str, Any], tokens: int, on_gpu: bool) -> int:
     """On a GPU the loss is computed in parts, of which one is in memory."""
-    whole = tokens * config["vocab_size"] * LOGIT_BYTES
-    return min(whole, LOGITS) if on_gpu else whole
+    if on_gpu:
+        return min(tokens * config["vocab_size"] * LOGIT_BYTES, LOGITS)
+    return int(tokens * config["vocab_size"] * CPU_LOGIT_BYTES)

@@ -24,7 +24,7 @@ from unsloth import FastLanguageModel
 from benchmarks.training.mix import lengths
 from services.trainer.model import ATTENTION
 
-STEPS, WARM, RANK, LONGEST = 8, 2, 8, 4096
+STEPS, WARM, RANK, LONGEST = 6, 2, 8, 4096
 Batch = dict[str, torch.Tensor]
 
 

@@ -35,7 +35,8 @@ STEPS = 3
 def main(repository: str, values: dict[str, Any], shapes: list[str], hf_home: Path) -> None:
     recipe = recipes.resolve("standard", {"steps": STEPS, "save_every": 10 * STEPS, "accumulation": 1, **values})
     recipe = recipe.model_copy(update={"base_model": repository, "evaluate_every": None})
-    settings = Settings(data=Path(tempfile.mkdtemp()), hf_home=hf_home, base_model=repository)
+    data = Path(tempfile.mkdtemp())
+    settings = Settings(data=data, hf_home=hf_home, base_model=repository, redis_url="redis://127.0.0.1:1/0")
     store = Store(settings.data)
     if cap := os.environ.get("CAP_GIB"):
         total = torch.cuda.get_device_properties(0).total_memory

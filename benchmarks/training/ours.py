@@ -1,5 +1,6 @@
 """A training run as the product makes it, and what its events say of speed, memory and start."""
 
+import functools
 import json
 import os
 import statistics
@@ -20,6 +21,7 @@ from shared.settings import Settings
 from shared.store import Store, publish
 
 ROOT = Path(__file__).resolve().parents[2]
+NOWHERE = "redis://127.0.0.1:1/0"  # no queue is needed
 WARM = 4  # steps that are left out: kernels are compiled in them
 
 
@@ -34,12 +36,12 @@ class Place:
     def make(cls, base: str) -> "Place":
         data = Path(tempfile.mkdtemp(prefix="tandem-benchmark-"))
         home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-        settings = Settings(data=data, hf_home=home, base_model=base, min_free_bytes=0)
+        settings = Settings(data=data, hf_home=home, base_model=base, min_free_bytes=0, redis_url=NOWHERE)
         return cls(settings, Store(data))
 
     def environment(self) -> dict[str, str]:
         mine = {"TANDEM_DATA": self.settings.data, "HF_HOME": self.settings.hf_home}
-        fixed = {"TANDEM_BASE_MODEL": self.settings.base_model, "REDIS_URL": "redis://127.0.0.1:1/0"}
+        fixed = {"TANDEM_BASE_MODEL": self.settings.base_model, "REDIS_URL": NOWHERE}
         return {**os.environ, **{k: str(v) for k, v in mine.items()}, **fixed, "HF_HUB_OFFLINE": "1"}
 
     def dataset(self, name: str, tokens: list[int]) -> str:
@@ -86,6 +88,7 @@ class Place:
         return time.time() - began, began
 
 
+@functools.cache
 def bare(folder: Path, *shapes: str) -> dict[str, dict[str, Any]]:
     """The baseline's figures by shape."""
     command = [sys.executable, "-m", "benchmarks.training.bare", str(folder), *shapes]
