@@ -41,12 +41,12 @@ def open_study(journal: Path, spec: SweepSpec) -> Study:
 
     Hopeless trials are known by the median and not by Hyperband: that needs dozens of trials to fill its brackets, and a
     sweep has about a dozen."""
-    study = optuna.create_study(
-        storage=JournalStorage(Journal(journal)),
-        study_name=spec.id,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=START),
-        load_if_exists=True,
-    )
+    storage = JournalStorage(Journal(journal))
+    try:
+        study = optuna.load_study(study_name=spec.id, storage=storage)
+    except KeyError:
+        study = optuna.create_study(study_name=spec.id, storage=storage)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=START)
     if not study.trials:
         own = spec.recipe.model_dump()
         study.enqueue_trial({name: own[name] for name, choice in spec.search.items() if _within(own[name], choice)})
