@@ -121,7 +121,7 @@ def tidy(store: Store, spec: SweepSpec, study: Study) -> None:
             status = runs.read_status(store, _run(spec, trial))
             if status.state not in ENDED:  # a person goes on with it
                 continue
-            for checkpoint in (store.run(_run(spec, trial)) / "checkpoints").glob("*"):
+            for checkpoint in (store.run(_run(spec, trial)) / "checkpoints").glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
             if status.result and trial.number != studies.best(study) and status.result not in used:
                 registry.remove_adapter(store, status.result)
