@@ -114,17 +114,18 @@ def follow(store: Store, spec: SweepSpec, study: Study, trial: Trial) -> bool:
 def tidy(store: Store, spec: SweepSpec, study: Study) -> None:
     """Delete what ended trials leave behind, so that a sweep does not fill the disk: checkpoints that nothing goes on from,
     and each adapter but the best. One that an alias points at or a run works on stays."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    for trial in ended:
+        with contextlib.suppress(NotFound):  # somebody has deleted the run
+            if runs.read_status(store, _run(spec, trial)).state in ENDED:  # else a person goes on with it
+                for checkpoint in (store.run(_run(spec, trial)) / "checkpoints").glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint)
+    worse = {_run(spec, trial) for trial in ended if trial.number != studies.best(study)}
     used = set(registry.aliases(store).values())
     used |= {runs.read_spec(store, run_id).job.adapter for run_id, _ in runs.in_state(store, "queued", "running")}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        with contextlib.suppress(NotFound):  # somebody has deleted it
-            status = runs.read_status(store, _run(spec, trial))
-            if status.state not in ENDED:  # a person goes on with it
-                continue
-            for checkpoint in (store.run(_run(spec, trial)) / "checkpoints").glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-            if status.result and trial.number != studies.best(study) and status.result not in used:
-                registry.remove_adapter(store, status.result)
+    for card in registry.adapters(store):
+        if card.run in worse and card.reference not in used:
+            registry.remove_adapter(store, card.reference)
 
 
 def tell(store: Store, spec: SweepSpec, study: Study, state: State, reason: str | None = None) -> None:

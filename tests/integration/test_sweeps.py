@@ -108,7 +108,9 @@ def test_a_sweep_goes_on_over_a_killed_worker_and_keeps_its_best(
     asked = SweepJob(dataset=workshop, recipe="tiny", name="best", trials=3, overrides=SHORT)
     sweep_id = sweeps.submit(settings, store, asked).id
     second = sweeps.run_id(sweep_id, 2)
-    wait_for(lambda: runs.exists(store, second), 90, "the second trial waits")
+    wait_for(
+        lambda: runs.exists(store, second) and runs.read_status(store, second).step, 150, "the second trial trains"
+    )
     worker.kill()
     worker.start()
     wait_for(lambda: sweeps.read_status(store, sweep_id).state in ENDED, 150, "the sweep ends")

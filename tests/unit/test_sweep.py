@@ -68,62 +68,49 @@ STEPS = (
     (sweep.registry, "remove_adapter"),
     (sweep.shutil, "rmtree"),
 )
-WRITES = 35  # of a sweep of three trials
 
 
 class Dies(BaseException):
     """The worker is killed: nothing catches that."""
 
 
-def when_it_writes(bench: Bench, monkeypatch, act) -> None:
-    """Call `act(number, write)` instead of each write of the driver, from 0 on."""
+def dies_at(bench: Bench, monkeypatch, crash: int, written: bool) -> None:
+    """Have the worker die at the `crash`-th thing that it writes, from 0 on: before it is written, or after."""
     numbers = itertools.count()
 
-    def instead(real):
+    def dying(real):
         def write(*args, **more):
-            if not bench.advancing:
+            if not bench.advancing or next(numbers) != crash:
                 return real(*args, **more)
-            return act(next(numbers), lambda: real(*args, **more))
+            if written:
+                real(*args, **more)
+            raise Dies
 
         return write
 
     for owner, name in STEPS:
-        monkeypatch.setattr(owner, name, instead(getattr(owner, name)))
+        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
 
 @pytest.mark.parametrize("written", [True, False])
-@pytest.mark.parametrize("crash", range(WRITES))
-def test_a_crash_between_any_two_steps_neither_loses_nor_doubles_a_trial(
-    bench: Bench, monkeypatch, crash: int, written: bool
-) -> None:
-    """The worker dies at the `crash`-th write, before it or after it."""
-
-    def act(number, write):
-        if number != crash:
-            return write()
-        try:
-            return write() if written else None
-        finally:
-            raise Dies
-
-    when_it_writes(bench, monkeypatch, act)
-    with pytest.raises(Dies):
-        bench.to_its_end()
-    assert len(bench.waiting()) <= 1
-    status = sweeps.read_status(bench.store, "sweep-1")
-    status = status if status.ended else bench.to_its_end()
-    assert [trial.number for trial in status.trials] == [1, 2, 3]
-    assert sorted(runs.ids(bench.store)) == [trial.run for trial in status.trials]
-    assert {trial.state for trial in status.trials} == {"succeeded"}
-    assert bench.adapters() == [status.trials[status.best - 1].result]
-    assert not list(bench.store.runs().glob("*/checkpoints/*"))
-
-
-def test_the_crashes_above_are_as_many_as_there_are_writes(bench: Bench, monkeypatch) -> None:
-    seen = []
-    when_it_writes(bench, monkeypatch, lambda number, write: (seen.append(number), write())[1])
-    bench.to_its_end()
-    assert len(seen) == WRITES
+def test_a_crash_between_any_two_steps_neither_loses_nor_doubles_a_trial(tmp_path, written: bool) -> None:
+    for crash in itertools.count():
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            bench = Bench(Store(tmp_path / str(crash)), monkeypatch)
+            dies_at(bench, monkeypatch, crash, written)
+            try:
+                bench.to_its_end()
+                break  # it writes no more than that
+            except Dies:
+                assert len(bench.waiting()) <= 1
+            status = sweeps.read_status(bench.store, "sweep-1")
+            status = status if status.ended else bench.to_its_end()
+            assert [trial.number for trial in status.trials] == [1, 2, 3]
+            assert sorted(runs.ids(bench.store)) == [trial.run for trial in status.trials]
+            assert {trial.state for trial in status.trials} == {"succeeded"}
+            assert bench.adapters() == [status.trials[status.best - 1].result]
+            assert not list(bench.store.runs().glob("*/checkpoints/*"))
+    assert crash > 20
 
 
 def test_a_torn_line_of_the_journal_is_cut_off(bench: Bench) -> None:

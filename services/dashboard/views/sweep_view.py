@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from services.dashboard.views.verdict import Verdict
+from shared.schemas import ENDED
 
 
 def verdict(sweep: dict[str, Any]) -> Verdict:
@@ -81,7 +82,8 @@ def _best(sweep: dict[str, Any]) -> str:
     best = sweep["best"]
     if not best:
         return ""
-    return f"Trial {best['number']} is the best: its validation loss is {best['validation_loss']:.3f}."
+    so_far = "" if sweep["state"] in ENDED else " so far"
+    return f"Trial {best['number']} is the best{so_far}: its validation loss is {best['validation_loss']:.3f}."
 
 
 def _gain(sweep: dict[str, Any]) -> str:
