@@ -113,7 +113,7 @@ def remove(store: Store, folder: Path, beside: Path) -> None:
 
 def abandoned(store: Store, now: float) -> list[Path]:
     """Staging folders and uploads that a crash left behind more than a day ago (`now` in Unix seconds)."""
-    places = (store.datasets(), store.runs(), store.adapters(), store.exports())
+    places = (store.datasets(), store.runs(), store.adapters(), store.exports(), store.sweeps())
     found = [path for place in places for pattern in (".staging-*", ".upload-*") for path in place.glob(pattern)]
     return [path for path in found if now - _modified(path, now) > ABANDONED]
 

@@ -1,6 +1,7 @@
 """Sweeps through the API and the pages, and one with the real worker on the tiny base."""
 
 import json
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -99,6 +100,30 @@ def test_the_form_offers_what_is_usual_for_the_recipe(api: Api) -> None:
     page = api("GET", "/runs/sweeps/new?recipe=execution-plan", 200).text
     assert 'name="search.learning_rate" value="1e-05..0.0005"' in page and 'name="search.epochs"' in page
     assert 'name="search.epochs"' not in api("GET", "/runs/sweeps/new?recipe=standard", 200).text
+
+
+@pytest.mark.slow
+def test_a_hopeless_trial_is_stopped_by_its_worker_and_publishes_nothing(
+    settings: Settings, store: Store, workshop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = {**SHORT, "steps": 300, "evaluate_every": 30, "save_every": 300, "base_model": settings.base_model}
+    bench = Bench(store, monkeypatch, trials=5, dataset=workshop, overrides=overrides)
+    for loss in (0.001, 0.002, 0.003, 0.004):  # what no trial reaches
+        bench.advance()
+        [run] = bench.waiting()
+        bench.validated(run, *[loss] * 9, steps=300)
+        bench.succeed(run, loss)
+    worker = Worker(settings, tmp_path / "worker.log")
+    worker.start()
+    try:
+        wait_for(lambda: sweeps.read_status(store, "sweep-1").state in ENDED, 150, "the sweep ends")
+    finally:
+        worker.stop()
+    status = sweeps.read_status(store, "sweep-1")
+    last = status.trials[4]
+    assert (status.state, status.best, last.state, last.pruned) == ("succeeded", 1, "cancelled", True)
+    assert last.step < 300 and "above the median 0.0" in str(last.reason)
+    assert [card.run for card in registry.adapters(store)] == [status.trials[0].run]
 
 
 @pytest.mark.slow

@@ -22,14 +22,16 @@ class Bench:
     store: Store
     monkeypatch: pytest.MonkeyPatch
     trials: int = 3
+    dataset: str = "chats@0"
+    overrides: dict[str, Any] = field(default_factory=dict)
     loss: Callable[[dict[str, Any]], float] = lambda values: values["learning_rate"]
     sent: list[str] = field(default_factory=list)
     advancing: bool = False
 
     def __post_init__(self) -> None:
         self.monkeypatch.setattr(sweep.queue, "send", lambda app, run, attempt: self.sent.append(run.id))
-        job = Job(dataset="chats@0", recipe="tiny", name="best")
-        recipe = resolve("tiny")
+        job = Job(dataset=self.dataset, recipe="tiny", name="best", overrides=self.overrides)
+        recipe = resolve("tiny", self.overrides)
         self.spec = SweepSpec(id="sweep-1", job=job, recipe=recipe, search=SEARCH, trials=self.trials)
         write_json(self.store.sweep(self.spec.id) / "spec.json", self.spec.model_dump(exclude_none=True))
 

@@ -1,5 +1,6 @@
 """Sweeps: asked for, listed, cancelled, deleted. Their trials are runs, and are changed as such."""
 
+import contextlib
 from typing import Any
 
 from flask import g
@@ -13,6 +14,7 @@ from services.dashboard.context import here, store
 from services.dashboard.errors import problem
 from shared import sweeps
 from shared.schemas import ENDED, SweepJob
+from shared.store import NotFound
 
 api = APIBlueprint("sweeps", __name__, url_prefix="/api/sweeps")
 
@@ -57,7 +59,11 @@ def delete_sweep(path: SweepPath) -> tuple[str, int]:
 
 def views() -> list[dict[str, Any]]:
     """All sweeps as lines of the list."""
-    return [_item(sweep_id) for sweep_id in sweeps.ids(store())]
+    found = []
+    for sweep_id in sweeps.ids(store()):
+        with contextlib.suppress(NotFound):  # deleted while we look
+            found.append(_item(sweep_id))
+    return found
 
 
 def view(sweep_id: str) -> dict[str, Any]:
