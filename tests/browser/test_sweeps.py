@@ -36,11 +36,14 @@ def test_a_sweep_is_asked_for_with_what_is_ticked(alone: Alone, troubles: Troubl
     page.get_by_label("Learning rate: what may be chosen").fill("1e-5..1e-4")
     page.get_by_label("LoRA rank", exact=True).uncheck()
     page.get_by_label("Trials").fill("3")
+    page.get_by_label("Steps of each trial").fill("7")
+    page.keyboard.press("Tab")
+    expect(page.locator("#takes")).to_contain_text("A trial has 7 steps")
     page.get_by_role("button", name="Start the sweep").click()
     page.wait_for_url("**/runs/sweeps/sweep-*")
     expect(page.get_by_role("status").first).to_contain_text("Waiting")
     spec = sweeps.read_spec(alone.store, page.url.rpartition("/")[2])
-    assert spec.trials == 3 and list(spec.search) == ["learning_rate"]
+    assert spec.trials == 3 and spec.recipe.steps == 7 and list(spec.search) == ["learning_rate"]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
