@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from shared import datasets, estimate, queue, recipes, search
+from shared import datasets, estimate, queue, recipes, registry, search
 from shared.queue import JobRefused
 from shared.runs import RunConflict
 from shared.schemas import ENDED, Job, Recipe, SweepJob, SweepSpec, SweepStatus
@@ -27,7 +27,7 @@ def prepare(settings: Settings, store: Store, asked: SweepJob) -> SweepSpec:
     assert recipe is not None
     _check_validation(store, str(job.dataset), recipe.validation_share)
     if recipe.evaluate_every is None:
-        rows = sum(1 for _ in datasets.stream(store.dataset(str(job.dataset))))
+        rows = registry.dataset_card(store, str(job.dataset))["rows"]["accepted"]
         every = max(1, estimate.steps(recipe, round(rows * (1 - recipe.validation_share))) // VALIDATIONS)
         job = job.model_copy(update={"overrides": {**job.overrides, "evaluate_every": every}})
         recipe = recipes.override(recipe.model_dump(), {"evaluate_every": every})
