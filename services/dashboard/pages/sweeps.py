@@ -68,6 +68,7 @@ def new_sweep() -> str:
     recipe = request.args.get("recipe", "")
     recipe = recipe if recipe in recipes.names() else default_recipe()
     resolved = recipes.resolve(recipe)
+    usual = search.usual(resolved)
     return render_template(
         "sweeps/new.html",
         datasets=cards,
@@ -75,9 +76,9 @@ def new_sweep() -> str:
         recipes=recipes.names(),
         recipe=recipe,
         own=resolved.model_dump(),
-        usual={name: search.written(found) for name, found in search.usual(resolved).items()},
+        usual={name: search.written(found) for name, found in usual.items()},
         first=search.FIRST,
-        others=[name for name in search.SEARCHABLE if name not in search.usual(resolved)],
+        others=[name for name in search.SEARCHABLE if name not in (*usual, "epochs")],  # unused where steps is set
         trials=SweepJob.model_fields["trials"].default,
         value=sweep_view.value,
         label=label,
