@@ -135,15 +135,12 @@ def _memory(
         notes.append(str(error))
         return None, None
     notes.append(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
-    if on_gpu and recipe.fill_memory and available:
-        more = memory.filled(folder, config, recipe, choice.form, longest, available)
-        if more["batch_size"] > recipe.batch_size:
-            notes.append(f"There is room for {more['batch_size']} rows at once, so as many are done at once.")
-            recipe = recipe.model_copy(update=more)
-    base = (folder, config, recipe, choice.form)
-    predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=on_gpu)
-    if available is None or predicted.total <= available:
+    planner = memory.Planner(folder, config, choice.form, available or 1 << 62, on_gpu)
+    filled = planner.filled(recipe, longest)
+    if filled.batch_size > recipe.batch_size:
+        notes.append(f"There is room for {filled.batch_size} rows at once, so as many are done at once.")
+    predicted = planner.predict(filled, longest)
+    if planner.fits(filled, longest):
         return predicted, None
-    change = memory.least_change(*base, longest, available, on_gpu=on_gpu)
-    notes.append(memory.sentence(predicted, available, change))
-    return predicted, change
+    notes.append(planner.sentence(recipe, longest))
+    return predicted, planner.least_change(recipe, longest)

@@ -5,6 +5,7 @@ this module says. They count what PyTorch reserves; `RUNTIME` is what CUDA takes
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,94 @@ class Memory(BaseModel):
     total: int
 
 
-def predict(folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, tokens: int, *, on_gpu: bool) -> Memory:
-    """The peak for micro batches of `tokens` tokens on the base model in `folder`, whose `config.json` is `config`."""
-    adapter = adapter_parameters(config, recipe)
-    optimizer = OPTIMIZER_BYTES[recipe.optimizer] if on_gpu else 8
-    parts = {
-        "weights": _weights(folder, config, recipe, form, on_gpu),
-        "adapter": 8 * adapter,
-        "optimizer": int(optimizer * adapter),
-        "activations": _activations(config, recipe, form, tokens, on_gpu),
-        "logits": _logits(config, tokens, on_gpu),
-        "runtime": GPU_RUNTIME if on_gpu else CPU_RUNTIME,
-    }
-    return Memory(**parts, total=sum(parts.values()))
+@dataclass(frozen=True)
+class Planner:
+    """What training takes on one base model, in `form`, on one machine with `available` bytes; `config` is the base's
+    `config.json`, `longest` always the longest example, in tokens."""
+
+    folder: Path
+    config: dict[str, Any]
+    form: Form
+    available: int
+    on_gpu: bool
+
+    def predict(self, recipe: Recipe, longest: int) -> Memory:
+        """The peak of a run of the recipe."""
+        decoded = self._predict(recipe, longest, decoding=True)
+        return decoded if decoded.total <= MARGIN * self.available else self._predict(recipe, longest, decoding=False)
+
+    def decodes(self, recipe: Recipe, longest: int) -> bool:
+        """Whether there is room to decode a layer's MXFP4 experts as a whole, which is faster for many tokens."""
+        return self._predict(recipe, longest, decoding=True).total <= MARGIN * self.available
+
+    def fits(self, recipe: Recipe, longest: int) -> bool:
+        """Whether there is as much memory as the recipe needs."""
+        return self.predict(recipe, longest).total <= self.available
+
+    def filled(self, recipe: Recipe, longest: int) -> Recipe:
+        """The recipe with the largest micro batch of its effective batch that there is room for."""
+        effective, best = recipe.batch_size * recipe.accumulation, recipe
+        if not (self.on_gpu and recipe.fill_memory):
+            return recipe
+        for size in (size for size in range(recipe.batch_size + 1, effective + 1) if effective % size == 0):
+            larger = recipe.model_copy(update={"batch_size": size, "accumulation": effective // size})
+            room = self.predict(larger, longest).total <= MARGIN * self.available
+            if not room or tokens(larger, longest) > ENOUGH:
+                break
+            best = larger
+        return best
+
+    def least_change(self, recipe: Recipe, longest: int) -> dict[str, Any] | None:
+        """The first of the `nearest` changes with which the recipe fits; None when none does."""
+        return next((c for c in nearest(recipe) if self.fits(recipe.model_copy(update=c), longest)), None)
+
+    def sentence(self, recipe: Recipe, longest: int) -> str:
+        """What a person is told whose recipe needs more memory than there is."""
+        needs, has = self.predict(recipe, longest), self.available
+        short = f"This needs about {needs.total / 2**30:.1f} GiB of memory and {has / 2**30:.1f} GiB are free. "
+        change = self.least_change(recipe, longest)
+        if change is None:
+            return short + f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
+        return short + "The nearest that fits: " + ", ".join(f"{name} {value}" for name, value in change.items()) + "."
+
+    def _predict(self, recipe: Recipe, longest: int, *, decoding: bool) -> Memory:
+        adapter, count = adapter_parameters(self.config, recipe), tokens(recipe, longest)
+        optimizer = OPTIMIZER_BYTES[recipe.optimizer] if self.on_gpu else 8
+        parts = {
+            "weights": self._weights(recipe),
+            "adapter": 8 * adapter,
+            "optimizer": int(optimizer * adapter),
+            "activations": self._activations(recipe, count, decoding),
+            "logits": self._logits(count),
+            "runtime": GPU_RUNTIME if self.on_gpu else CPU_RUNTIME,
+        }
+        return Memory(**parts, total=sum(parts.values()))
+
+    def _weights(self, recipe: Recipe) -> int:
+        total, experts = hub.parameters(self.folder)
+        found = experts * BYTES[self.form] + (total - experts) * (4 if self.form == "fp32" else 2)
+        embedding = self.config["vocab_size"] * self.config["hidden_size"] * 2
+        return int(found - (embedding if recipe.offload_embedding and self.on_gpu else 0))
+
+    def _activations(self, recipe: Recipe, count: int, decoding: bool) -> int:
+        """What one layer needs while it is computed again on the way back, and what is kept of the others. MXFP4 experts
+        are decoded as a whole for micro batches that are not short, which is the peak until the tokens' share is larger."""
+        config = self.config
+        hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
+        chosen, width = config["num_experts_per_tok"], 2 if self.on_gpu else 4
+        routed = chosen * (hidden + 3 * inner)
+        layer = int(count * width * (12 * hidden + 4.1 * routed))
+        if self.form == "mxfp4" and decoding and count * chosen >= DECODED_ROWS * experts:
+            decoded = experts * 3 * hidden * inner * width
+            layer = max(layer, decoded + int(count * width * (12 * hidden + 3.3 * routed)))
+        kept = 0 if recipe.gradient_checkpointing and self.on_gpu else 1 if recipe.gradient_checkpointing else 12
+        rest = GPU_REST if self.on_gpu else 0
+        return layer + kept * config["num_hidden_layers"] * count * hidden * width + rest
+
+    def _logits(self, count: int) -> int:
+        """On a GPU the loss is computed in parts, of which one is in memory."""
+        every = count * self.config["vocab_size"]
+        return min(every * LOGIT_BYTES, LOGITS) if self.on_gpu else int(every * CPU_LOGIT_BYTES)
 
 
 def adapter_parameters(config: dict[str, Any], recipe: Recipe) -> int:
@@ -78,46 +154,9 @@ def nearest(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {**changes, "max_length": length}
 
 
-def least_change(
-    folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, longest: int, available: int, *, on_gpu: bool
-) -> dict[str, Any] | None:
-    """The first of the `nearest` changes with which the recipe needs at most `available` bytes; None when none does.
-    `longest` is the longest example, in tokens."""
-    for changes in nearest(recipe):
-        smaller = recipe.model_copy(update=changes)
-        if predict(folder, config, smaller, form, tokens(smaller, longest), on_gpu=on_gpu).total <= available:
-            return changes
-    return None
-
-
-def filled(
-    folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, longest: int, available: int
-) -> dict[str, int]:
-    """The largest micro batch, and its accumulation, with the recipe's effective batch that a GPU has room for; the
-    recipe's own where that is the largest."""
-    effective = recipe.batch_size * recipe.accumulation
-    best = {"batch_size": recipe.batch_size, "accumulation": recipe.accumulation}
-    for size in (size for size in range(recipe.batch_size + 1, effective + 1) if effective % size == 0):
-        changes = {"batch_size": size, "accumulation": effective // size}
-        larger = recipe.model_copy(update=changes)
-        count = tokens(larger, longest)
-        if count > ENOUGH or predict(folder, config, larger, form, count, on_gpu=True).total > MARGIN * available:
-            break
-        best = changes
-    return best
-
-
 def tokens(recipe: Recipe, longest: int) -> int:
     """Tokens of the largest micro batch when the longest example has `longest`."""
     return recipe.batch_size * (recipe.max_length if recipe.packing else min(longest, recipe.max_length))
-
-
-def sentence(predicted: Memory, available: int, changes: dict[str, Any] | None) -> str:
-    """What a person is told whose recipe needs more memory than there is."""
-    short = f"This needs about {predicted.total / 2**30:.1f} GiB of memory and {available / 2**30:.1f} GiB are free. "
-    if changes is None:
-        return short + f"Nothing smaller fits: the base alone takes {predicted.weights / 2**30:.1f} GiB."
-    return short + "The nearest that fits: " + ", ".join(f"{name} {value}" for name, value in changes.items()) + "."
 
 
 def halved(values: dict[str, Any]) -> dict[str, int] | None:
@@ -125,32 +164,3 @@ def halved(values: dict[str, Any]) -> dict[str, int] | None:
     batch, accumulation = values["batch_size"], values["accumulation"]
     smaller = next((size for size in range(batch // 2, 0, -1) if batch * accumulation % size == 0), None)
     return {"batch_size": smaller, "accumulation": batch * accumulation // smaller} if smaller else None
-
-
-def _weights(folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, on_gpu: bool) -> int:
-    total, experts = hub.parameters(folder)
-    found = experts * BYTES[form] + (total - experts) * (4 if form == "fp32" else 2)
-    offloaded = config["vocab_size"] * config["hidden_size"] * 2 if recipe.offload_embedding and on_gpu else 0
-    return int(found - offloaded)
-
-
-def _activations(config: dict[str, Any], recipe: Recipe, form: Form, tokens: int, on_gpu: bool) -> int:
-    """What one layer needs while it is computed again on the way back, and what is kept of the others. MXFP4 experts are
-    decoded as a whole for micro batches that are not short, which is the peak until the tokens' own share is larger."""
-    hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
-    chosen = config["num_experts_per_tok"]
-    routed = chosen * (hidden + 3 * inner)
-    width = 2 if on_gpu else 4
-    layer = int(tokens * width * (12 * hidden + 4.1 * routed))
-    if form == "mxfp4" and on_gpu and tokens * chosen >= DECODED_ROWS * experts:
-        decoded = experts * 3 * hidden * inner * width
-        layer = max(layer, decoded + int(tokens * width * (12 * hidden + 3.3 * routed)))
-    kept = 0 if recipe.gradient_checkpointing and on_gpu else 1 if recipe.gradient_checkpointing else 12
-    return layer + kept * config["num_hidden_layers"] * tokens * hidden * width + (GPU_REST if on_gpu else 0)
-
-
-def _logits(config: dict[str, Any], tokens: int, on_gpu: bool) -> int:
-    """On a GPU the loss is computed in parts, of which one is in memory."""
-    if on_gpu:
-        return min(tokens * config["vocab_size"] * LOGIT_BYTES, LOGITS)
-    return int(tokens * config["vocab_size"] * CPU_LOGIT_BYTES)

@@ -24,7 +24,8 @@ from services.trainer.child import Context
 from services.trainer.curve import Curve
 from services.trainer.methods import build_trainer
 from services.trainer.model import attach_lora, choose_form, load_base
-from shared import hub, memory, recipes, runs
+from shared import hub, recipes, runs
+from shared.memory import Planner
 from shared.schemas import Job, Recipe
 from shared.settings import Settings
 from shared.store import Store
@@ -83,8 +84,8 @@ def measure(context: Context, recipe: Recipe, model: Any, tokenizer: Any, parts:
     state = [v for kept in trainer.optimizer.state.values() for v in kept.values() if isinstance(v, torch.Tensor)]
     config = json.loads((folder / "config.json").read_text())
     form = choose_form(folder, recipe.precision).form
-    tokens = recipe.batch_size * recipe.max_length
-    predicted = memory.predict(folder, config, recipe, form, tokens, on_gpu=True).model_dump()
+    planner = Planner(folder, config, form, 1 << 40, True)
+    predicted = planner.predict(recipe, recipe.max_length).model_dump()
     measured = {**parts, "optimizer": sum(v.nbytes for v in state), "reserved": torch.cuda.max_memory_reserved()}
     measured["allocated"] = torch.cuda.max_memory_allocated()
     del trainer

@@ -1,6 +1,7 @@
 """What a training run takes of memory: predicted before it starts, refused if there is not so much, measured when it ends."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from services.trainer.child import Context, Refused
 from services.trainer.curve import memory_bytes
 from services.trainer.exits import memory_limit
-from shared import memory
+from shared.memory import Planner
 from shared.schemas import Recipe
 from shared.weights import NAMES, Choice
 
@@ -24,20 +25,18 @@ class Footprint:
         is less memory than that."""
         self.context, self.on_gpu = context, torch.cuda.is_available()
         config = json.loads((folder / "config.json").read_bytes())
-        self.available = available(context)
-        if self.on_gpu and recipe.fill_memory:
-            filled = memory.filled(folder, config, recipe, choice.form, longest, self.available)
-            recipe = recipe.model_copy(update=filled)
-        self.recipe, base = recipe, (folder, config, recipe, choice.form)
-        self.predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=self.on_gpu)
+        planner = Planner(folder, config, choice.form, available(context), self.on_gpu)
+        self.recipe = recipe = planner.filled(recipe, longest)
+        self.predicted = planner.predict(recipe, longest)
+        if not planner.decodes(recipe, longest):
+            os.environ["UNSLOTH_MXFP4_FUSED_GEMM"] = "1"  # decode the experts a tile at a time
         self.measured: dict[str, int] = {}
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
         context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation)
-        context.event("memory", form=choice.form, predicted=self.predicted.model_dump(), available=self.available)
-        if self.predicted.total > self.available:
-            change = memory.least_change(*base, longest, self.available, on_gpu=self.on_gpu)
-            raise Refused(memory.sentence(self.predicted, self.available, change))
+        context.event("memory", form=choice.form, predicted=self.predicted.model_dump(), available=planner.available)
+        if not planner.fits(recipe, longest):
+            raise Refused(planner.sentence(recipe, longest))
 
     def mark(self, part: str) -> None:
         """What has been allocated on the GPU since the last call is `part`."""
