@@ -60,12 +60,15 @@ def estimate(settings: Settings, store: Store, job: Job, recipe: Recipe, gpu_mem
     rows, tokens = card["rows"]["accepted"], card["tokens"]
     examples = max(1, round(rows * (1 - recipe.validation_share)))
     mean = min(tokens["mean"], recipe.max_length) if tokens else recipe.max_length / 2
+    if recipe.method == "text" and tokens:  # longer rows are parted
+        examples = max(examples, round(tokens["total"] * (1 - recipe.validation_share) / recipe.max_length))
+    sides = 2 if recipe.method == "dpo" else 1  # of a pair both answers, each with the prompt
     batch = recipe.batch_size * recipe.accumulation
     count = steps(recipe, examples)
     notes = []
     if not tokens:
         notes.append("The data set's tokens are not counted yet, so half of max_length is assumed for each row.")
-    elif tokens["max"] > recipe.max_length:
+    elif tokens["max"] > recipe.max_length and recipe.method != "text":
         notes.append(
             f"Rows longer than {recipe.max_length:,} tokens are cut; the longest has {tokens['max']:,}. Raise max_length to keep them."
         )
@@ -74,16 +77,18 @@ def estimate(settings: Settings, store: Store, job: Job, recipe: Recipe, gpu_mem
     epochs = count * batch / examples
     if epochs > 10:
         notes.append(f"Each example is seen about {epochs:.0f} times: the adapter may recite its rows.")
-    seconds, said = _seconds(store, recipe, count * batch * mean)
+    seconds, said = _seconds(store, recipe, count * batch * sides * mean)
     longest = min(recipe.max_length, tokens["max"] if tokens else recipe.max_length)
     return Estimate(
         steps=count,
         epochs=round(epochs, 2),
         examples=examples,
-        tokens_per_step=round(batch * mean, 1),
+        tokens_per_step=round(batch * sides * mean, 1),
         seconds=seconds,
         seconds_from=said,
-        memory=_memory(settings, recipe, recipe.batch_size * longest, on_gpu=gpu_memory is not None, notes=notes),
+        memory=_memory(
+            settings, recipe, recipe.batch_size * sides * longest, on_gpu=gpu_memory is not None, notes=notes
+        ),
         memory_available=gpu_memory,
         notes=notes,
     )
@@ -93,7 +98,8 @@ def _seconds(store: Store, recipe: Recipe, tokens: float) -> tuple[float | None,
     """Time by the speed of the newest run here on the same base, its start included, and where that is from."""
     for run_id in [i for i in runs.ids(store) if i.startswith("train-")][:MOST_RUNS]:
         spec = runs.read_spec(store, run_id)
-        found = _pace(store, spec) if spec.recipe and spec.recipe.base_model == recipe.base_model else None
+        alike = spec.recipe and (spec.recipe.base_model, spec.recipe.method) == (recipe.base_model, recipe.method)
+        found = _pace(store, spec) if alike else None
         if found:
             speed, start = found
             return round(start + tokens / speed, 1), f"{speed:,.0f} tokens a second in {run_id}"
@@ -153,7 +159,8 @@ def adapter_parameters(config: dict[str, Any], recipe: Recipe) -> int:
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     attention = 2 * (hidden + queries) + 2 * (hidden + keys)
     experts = config["num_local_experts"] * ((hidden + 2 * inner) + (inner + hidden))
-    a_layer = attention * recipe.train_attention + experts * recipe.train_experts
+    router = hidden + config["num_local_experts"]
+    a_layer = attention * recipe.train_attention + experts * recipe.train_experts + router * recipe.train_router
     return recipe.lora_rank * config["num_hidden_layers"] * a_layer
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.preferences import PairTrainer
 from shared import estimate
 from shared.schemas import Recipe
 
@@ -31,7 +32,13 @@ def build_trainer(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(
         context.folder / "tensorboard"
     )  # transformers 5 takes it from here alone
-    arguments = SFTConfig(
+    dpo = recipe.method == "dpo"
+    own = (
+        {"beta": recipe.dpo_beta, "pad_to_multiple_of": 8}
+        if dpo
+        else {"packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    )
+    arguments = (DPOConfig if dpo else SFTConfig)(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
@@ -48,7 +55,6 @@ def build_trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
-        packing=False,
         train_sampling_strategy="group_by_length" if recipe.packing else "random",
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
@@ -68,15 +74,15 @@ def build_trainer(
         run_name=context.spec.id,
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
+        **own,
     )
-    trainer = SFTTrainer(
+    trainer = (PairTrainer if dpo else SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=train_set,
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        data_collator=None if dpo else DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
         callbacks=[curve],
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read
