@@ -51,10 +51,7 @@ class Recipe(Strict):
     rslora: bool = Field(False, description="scale by alpha over the root of the rank; for ranks above 32")
     train_attention: bool = Field(True, description="adapt the four projections of attention")
     train_experts: bool = Field(True, description="adapt the experts, where most of the parameters are")
-
-    train_router: bool = Field(
-        False, description="adapt what sends tokens to experts; few parameters, and vLLM cannot serve it"
-    )
+    train_router: bool = Field(False, description="adapt what sends tokens to experts as well; needs train_experts")
 
     supervise: Policy = Field("analysis+final", description="the channels whose tokens are learned, by sft")
     dpo_beta: float = Field(
@@ -111,15 +108,15 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _agree(self) -> "Recipe":
-        if not (self.train_attention or self.train_experts or self.train_router):
+        if not (self.train_attention or self.train_experts):
+            raise ValueError("train_attention and train_experts are both off, so there is nothing to train")
+        if self.train_experts and self.lora_dropout:
             raise ValueError(
-                "train_attention, train_experts and train_router are all off, so there is nothing to train"
+                "lora_dropout must be 0 while train_experts is on: PEFT cannot drop inputs of fused experts"
             )
-        if (self.train_experts or self.train_router) and self.lora_dropout:
-            raise ValueError(
-                "lora_dropout must be 0 while train_experts or train_router is on: PEFT cannot drop the inputs of "
-                "experts and routers"
-            )
+        # While a GPU decodes, Unsloth applies a router's LoRA only where the experts have one; NF4 renames the router's weight.
+        if self.train_router and (not self.train_experts or self.precision == "nf4"):
+            raise ValueError("train_router needs train_experts, and a precision other than nf4")
         if self.method != "sft" and self.supervise != "analysis+final":
             raise ValueError(
                 f"supervise is for the method sft; {self.method} learns all of an answer or a text, so leave it out"

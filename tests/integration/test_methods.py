@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared import registry, runs
-from shared.datasets import ingest, stream
+from shared.datasets import ingest
 from shared.queue import JobRefused, prepare
 from shared.schemas import AdapterCard, Job
 from shared.settings import Settings
@@ -46,24 +46,26 @@ def pairs(store: Store, tmp_path: Path) -> str:
 
 @pytest.fixture
 def handbook(store: Store, tmp_path: Path) -> str:
-    """What the demo's workshop says, as documents of plain text."""
+    """What the demo's workshop answers, as documents of plain text."""
     lines = (ROOT / "demo" / "conversations.jsonl").read_text().splitlines()
-    said = ["\n\n".join(m["content"] for m in json.loads(line)["messages"]) for line in lines]
+    said = [next(m["content"] for m in json.loads(line)["messages"] if m["role"] == "assistant") for line in lines]
     file = tmp_path / "handbook.txt"
     file.write_text("\f".join(said))
     return keep(store, "handbook", file)
 
 
-def trained(settings: Settings, store: Store, job: Job) -> tuple[AdapterCard, list[dict[str, Any]]]:
-    """The adapter that a training run made, and the run's metric events."""
-    by_hand(settings, "train", job)
+def trained(settings: Settings, store: Store, job: Job) -> tuple[AdapterCard, list[dict[str, Any]], str]:
+    """The adapter that a training run made, the run's metric events, and what it printed."""
+    printed = by_hand(settings, "train", job)
     card = registry.adapters(store)[0]
-    return card, list(runs.all_events(store, card.run, "metric"))
+    return card, list(runs.all_events(store, card.run, "metric")), printed
 
 
 def test_dpo_moves_the_model_towards_the_chosen_answers(settings: Settings, store: Store, pairs: str) -> None:
     values = SMALL | {"steps": 12, "learning_rate": 3e-3, "batch_size": 2, "evaluate_every": 6, "save_every": 6}
-    card, metrics = trained(settings, store, Job(dataset=pairs, recipe="preferences", name="kind", overrides=values))
+    card, metrics, printed = trained(
+        settings, store, Job(dataset=pairs, recipe="preferences", name="kind", overrides=values)
+    )
     margins = [event["reward_margin"] for event in metrics if "reward_margin" in event]
     held_out = [event["validation_reward_margin"] for event in metrics if "validation_reward_margin" in event]
     assert margins[0] == 0 and sum(margins[-4:]) / 4 > 0.5, "the adapter starts as the base, and learns to prefer"
@@ -71,16 +73,18 @@ def test_dpo_moves_the_model_towards_the_chosen_answers(settings: Settings, stor
     found = card.proof["preference"]
     assert found["chosen_moved"] > found["rejected_moved"] and found["preferred"] > 0.5
     assert not list(store.adapter(card.reference).rglob("ref")), "the reference is the base, not a second adapter"
-    log = (store.run(card.run) / "log.txt").read_text()
-    shown = log.partition("what is between [ ] is supervised:")[2]
-    chosen, rejected = shown.split("The same prompt with the rejected one:")
-    first = next(row for row in stream(store.dataset(pairs)))
-    assert first["chosen"]["content"].split()[0] in chosen and first["rejected"]["content"].split()[0] in rejected
+    chosen, rejected = printed.partition("is supervised:")[2].split("The same prompt with the rejected one:")
+    assert "[Gl" in chosen and "[Gl" not in rejected, "the first pair is shown token by token"
+    by_hand(settings, "evaluate", Job(adapter=card.reference))
+    evaluation = next(runs.all_events(store, runs.ids(store)[0], "evaluation"))
+    assert evaluation["preference"] == pytest.approx(found, abs=1e-3), "published as it was proven"
+    assert evaluation["adapter"]["loss"] < evaluation["base"]["loss"], "what is chosen has become likelier"
 
 
 def test_plain_text_is_learned_to_its_last_token(settings: Settings, store: Store, handbook: str) -> None:
-    values = SMALL | {"steps": 16, "learning_rate": 5e-3, "max_length": 64}
-    card, metrics = trained(settings, store, Job(dataset=handbook, recipe="text", name="words", overrides=values))
+    values = SMALL | {"steps": 16, "learning_rate": 5e-3, "max_length": 32, "batch_size": 8, "lora_rank": 32}
+    values |= {"evaluate_every": 16, "save_every": 16}
+    card, metrics, _ = trained(settings, store, Job(dataset=handbook, recipe="text", name="words", overrides=values))
     losses = [event["loss"] for event in metrics if "loss" in event]
     assert sum(losses[-4:]) / 4 < losses[0] - 0.5
     counted = card.proof["data"]["train"]
@@ -88,14 +92,14 @@ def test_plain_text_is_learned_to_its_last_token(settings: Settings, store: Stor
 
     by_hand(settings, "evaluate", Job(adapter=card.reference))
     evaluation = next(runs.all_events(store, runs.ids(store)[0], "evaluation"))
-    assert evaluation["unseen"] and evaluation["adapter"]["loss"] < evaluation["base"]["loss"] - 0.5
+    assert evaluation["unseen"] and evaluation["adapter"]["loss"] < evaluation["base"]["loss"] - 0.1
 
 
 def test_the_router_is_trained_and_its_scale_follows_the_root_of_the_rank(
     settings: Settings, store: Store, workshop: str
 ) -> None:
     values = {"steps": 8, "train_router": True, "rslora": True, "learning_rate": 2e-3, "evaluate_every": 8}
-    card, _ = trained(settings, store, Job(dataset=workshop, recipe="tiny", name="routed", overrides=values))
+    card, *_ = trained(settings, store, Job(dataset=workshop, recipe="tiny", name="routed", overrides=values))
     assert set(card.proof["trainable"]) == {"attention", "experts", "router"}
     assert all(card.proof["parts"][part]["B"] > 0 for part in card.proof["parts"]) and "router" in card.proof["parts"]
     by_hand(settings, "export", Job(adapter=card.reference, encoding="F16"))
