@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Kind = Literal["train", "evaluate", "export", "fetch"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Method = Literal["sft", "dpo", "text"]
+DataKind = Literal["conversations", "preferences", "text"]
 Policy = Literal["final", "analysis+final", "last_turn"]
 Effort = Literal["low", "medium", "high"]
 Encoding = Literal["MXFP4", "F16", "Q8_0", "merged"]

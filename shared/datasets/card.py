@@ -5,8 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel
 
+from shared.schemas import DataKind
+
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "preference", "text"]
-DataKind = Literal["conversations", "preferences", "text"]
 
 
 class Histogram(BaseModel):

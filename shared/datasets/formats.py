@@ -3,8 +3,8 @@
 from itertools import takewhile
 
 from shared.datasets.canonical import SIDES, THINKING_KEYS, conversation, kind, parse_text, shown
-from shared.datasets.card import DataKind
 from shared.datasets.errors import RowError
+from shared.schemas import DataKind
 
 EXAMPLES = {
     "messages": '{"messages": [{"role": "user", "content": "2+2?"}, '

@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from shared.datasets.card import DataKind
-from shared.schemas import Method, Recipe
+from shared.schemas import DataKind, Method, Recipe
 
 FOLDER = Path(__file__).parent
 LEARNS_FROM: dict[Method, DataKind] = {"sft": "conversations", "dpo": "preferences", "text": "text"}

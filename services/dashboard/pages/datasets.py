@@ -13,11 +13,11 @@ from services.dashboard.intake import base_encoder
 from services.dashboard.listing import Listing, listing
 from services.dashboard.views import dataset_words, run_view, token_view
 from shared import datasets, recipes, registry, runs
-from shared.datasets.card import Card, DataKind, Format
+from shared.datasets.card import Card, Format
 from shared.datasets.errors import DatasetError
 from shared.datasets.formats import EXAMPLES
 from shared.harmony import POLICIES, HarmonyError
-from shared.schemas import Effort, Policy
+from shared.schemas import DataKind, Effort, Policy
 from shared.store import NotFound, free_bytes
 
 ROWS, REJECTED, RUNS = 10, 25, 20  # on one page

@@ -8,7 +8,7 @@ from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import here, store
 from services.dashboard.pages.runs import blueprint
 from shared import recipes, registry, runs
-from shared.datasets.card import DataKind
+from shared.schemas import DataKind
 from shared.store import NotFound
 
 TINY = "tandem/tiny-gpt-oss"
