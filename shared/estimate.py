@@ -103,7 +103,7 @@ def _seconds(store: Store, recipe: Recipe, tokens: float) -> tuple[float | None,
         if found:
             speed, start = found
             return round(start + tokens / speed, 1), f"{speed:,.0f} tokens a second in {run_id}"
-    return None, "no run of this base model has been made here yet"
+    return None, "no run of this base model by this method has been made here yet"
 
 
 def _pace(store: Store, spec: RunSpec) -> tuple[float, float] | None:

@@ -32,7 +32,7 @@ def kinds(site: Site, made: Callable[..., str]) -> Iterator[dict[str, str]]:  # 
 def test_a_plain_text_is_dropped_and_looked_at(page: Page, site: Site) -> None:
     page.goto("/datasets")
     page.set_input_files("#file", {"name": "tale.txt", "mimeType": "text/plain", "buffer": b"Once.\n\nUpon.\fThe end."})
-    page.get_by_role("link", name="tale@").first.click()
+    page.wait_for_url("**/datasets/tale@*")
     page.get_by_role("link", name="Rows 2").click()
     expect(page.locator("article").first).to_contain_text("Once.")
     page.get_by_role("link", name="As tokens").last.click()
