@@ -1,37 +1,22 @@
 """What a training run will take, before it is sent: steps, tokens, time and memory, each with where the figure comes from."""
 
 import json
+import math
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from shared import hub, registry, runs
+from shared import hub, memory, registry, runs
+from shared.memory import Memory
 from shared.schemas import Job, Recipe, RunSpec
 from shared.settings import Settings
 from shared.store import NotFound, Store
+from shared.weights import NAMES, WrongForm, choose
 
 TAIL = 64 << 10
 MOST_RUNS = 50  # earlier runs that are looked at for a speed
-# Fitted to peaks measured with the MXFP4 checkpoint of gpt-oss-20b on one H200, 1,024 to 65,536 tokens a batch: what is kept
-# of each layer's input, and the head's logits, of which Unsloth holds a part at a time.
-LOGIT_SHARE = 0.65
-GPU_RUNTIME = 600 << 20  # CUDA's context and kernels
-CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
-WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.56}  # NF4: four bits, and a scale a block
-
-
-class Memory(BaseModel):
-    """Peak memory by what it is for, in bytes."""
-
-    weights: int
-    adapter: int = Field(description="the adapter's weights and their gradients")
-    optimizer: int
-    activations: int
-    logits: int
-    runtime: int
-    total: int
+FILLED = 0.97  # share of a packed row that is not padding, about
 
 
 class Estimate(BaseModel):
@@ -45,6 +30,7 @@ class Estimate(BaseModel):
     seconds_from: str = Field(description="what the speed is taken from")
     memory: Memory | None
     memory_available: int | None = Field(description="of the trainer's GPU, or of the machine where there is none")
+    nearest: dict[str, Any] | None = Field(None, description="the least change with which it fits, if it does not")
     notes: list[str]
 
 
@@ -54,42 +40,48 @@ def steps(recipe: Recipe, examples: int) -> int:
     return recipe.steps or max(1, round(per_epoch * recipe.epochs))
 
 
-def estimate(settings: Settings, store: Store, job: Job, recipe: Recipe, gpu_memory: int | None) -> Estimate:
-    """The estimate for a job that `queue.prepare` has resolved; `gpu_memory` is None where the trainer has no GPU."""
+def estimate(
+    settings: Settings, store: Store, job: Job, recipe: Recipe, available: int | None, *, on_gpu: bool
+) -> Estimate:
+    """The estimate for a job that `queue.prepare` has resolved, on a machine or a GPU with `available` bytes of memory."""
     card = registry.dataset_card(store, str(job.dataset))
-    rows, tokens = card["rows"]["accepted"], card["tokens"]
-    examples = max(1, round(rows * (1 - recipe.validation_share)))
-    mean = min(tokens["mean"], recipe.max_length) if tokens else recipe.max_length / 2
-    if recipe.method == "text" and tokens:  # longer rows are parted
-        examples = max(examples, round(tokens["total"] * (1 - recipe.validation_share) / recipe.max_length))
-    sides = 2 if recipe.method == "dpo" else 1  # of a pair both answers, each with the prompt
+    accepted, counted = card["rows"]["accepted"], card["tokens"]
+    examples = max(1, round(accepted * (1 - recipe.validation_share)))
+    mean = min(counted["mean"], recipe.max_length) if counted else recipe.max_length / 2
+    if recipe.method == "text" and counted:  # longer rows are parted
+        examples = max(examples, round(counted["total"] * (1 - recipe.validation_share) / recipe.max_length))
+    if recipe.method == "dpo":  # both answers, each with the prompt
+        mean *= 2
+    rows = math.ceil(examples * mean / (FILLED * recipe.max_length)) if recipe.packing else examples
     batch = recipe.batch_size * recipe.accumulation
-    count = steps(recipe, examples)
+    count = steps(recipe, rows)
     notes = []
-    if not tokens:
+    if not counted:
         notes.append("The data set's tokens are not counted yet, so half of max_length is assumed for each row.")
-    elif tokens["max"] > recipe.max_length and recipe.method != "text":
+    elif counted["max"] > recipe.max_length and recipe.method != "text":
         notes.append(
-            f"Rows longer than {recipe.max_length:,} tokens are cut; the longest has {tokens['max']:,}. Raise max_length to keep them."
+            f"Rows longer than {recipe.max_length:,} tokens are cut; the longest has {counted['max']:,}. Raise max_length to keep them."
         )
-    if examples < batch:
-        notes.append(f"{examples} examples are fewer than one step's {batch}: they are seen again within a step.")
-    epochs = count * batch / examples
+    if rows < batch:
+        what = f"{rows} rows of packed examples" if recipe.packing else f"{rows} examples"
+        notes.append(f"{what} are fewer than one step's {batch}: they are seen again within a step.")
+    epochs = count * batch / rows
     if epochs > 10:
         notes.append(f"Each example is seen about {epochs:.0f} times: the adapter may recite its rows.")
-    seconds, said = _seconds(store, recipe, count * batch * sides * mean)
-    longest = min(recipe.max_length, tokens["max"] if tokens else recipe.max_length)
+    a_step = batch * mean * examples / rows
+    seconds, said = _seconds(store, recipe, count * a_step)
+    longest = counted["max"] if counted else recipe.max_length
+    predicted, change = _memory(settings, recipe, longest, available, on_gpu, notes)
     return Estimate(
         steps=count,
         epochs=round(epochs, 2),
         examples=examples,
-        tokens_per_step=round(batch * sides * mean, 1),
+        tokens_per_step=round(a_step, 1),
         seconds=seconds,
         seconds_from=said,
-        memory=_memory(
-            settings, recipe, recipe.batch_size * sides * longest, on_gpu=gpu_memory is not None, notes=notes
-        ),
-        memory_available=gpu_memory,
+        memory=predicted,
+        memory_available=available,
+        nearest=change,
         notes=notes,
     )
 
@@ -130,48 +122,28 @@ def _metric(line: bytes) -> dict[str, Any]:
         return {}
 
 
-def _memory(settings: Settings, recipe: Recipe, tokens: int, *, on_gpu: bool, notes: list[str]) -> Memory | None:
-    """Peak memory for batches of `tokens` tokens, from the base model's config and files; None when it is not cached."""
+def _memory(
+    settings: Settings, recipe: Recipe, longest: int, available: int | None, on_gpu: bool, notes: list[str]
+) -> tuple[Memory | None, dict[str, Any] | None]:
+    """Peak memory, from the base model's config and files, and the least change that fits if it does not; None where it
+    cannot be known."""
     try:
         folder = hub.snapshot(recipe.base_model, recipe.revision, settings.hf_home)
         config = json.loads((folder / "config.json").read_bytes())
     except (NotFound, OSError):
         notes.append(f"{recipe.base_model} is not in the Hugging Face cache, so memory cannot be estimated.")
-        return None
-    adapter = adapter_parameters(config, recipe)
-    precision = recipe.precision if on_gpu or recipe.precision != "auto" else "fp32"
-    width = 2 if on_gpu else 4
-    parts = {
-        "weights": _weights(folder, precision),
-        "adapter": 8 * adapter,
-        "optimizer": (2 if recipe.optimizer == "adamw_8bit" and on_gpu else 8) * adapter,
-        "activations": _layers(config, recipe) * tokens * config["hidden_size"] * width,
-        "logits": int(tokens * config["vocab_size"] * width * LOGIT_SHARE),
-        "runtime": GPU_RUNTIME if on_gpu else CPU_RUNTIME,
-    }
-    return Memory(**parts, total=sum(parts.values()))
-
-
-def adapter_parameters(config: dict[str, Any], recipe: Recipe) -> int:
-    """Trainable parameters of the recipe's LoRA on a gpt-oss model: rank times (in + out) of each adapted matrix."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
-    queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
-    attention = 2 * (hidden + queries) + 2 * (hidden + keys)
-    experts = config["num_local_experts"] * ((hidden + 2 * inner) + (inner + hidden))
-    router = hidden + config["num_local_experts"]
-    a_layer = attention * recipe.train_attention + experts * recipe.train_experts + router * recipe.train_router
-    return recipe.lora_rank * config["num_hidden_layers"] * a_layer
-
-
-def _layers(config: dict[str, Any], recipe: Recipe) -> int:
-    """Tensors of the hidden size that are kept for the way back: one a layer when the rest is computed again."""
-    return config["num_hidden_layers"] * (1 if recipe.gradient_checkpointing else 12)
-
-
-def _weights(folder: Path, precision: str) -> int:
-    """Bytes of the base model in memory: its files as they are, or its parameters in another precision."""
-    if precision == "auto":
-        return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    total, experts = hub.parameters(folder)
-    return int(experts * WEIGHT_BYTES[precision] + (total - experts) * (4 if precision == "fp32" else 2))
+        return None, None
+    parameters = hub.parameters(folder)[0]
+    try:
+        choice = choose(config, recipe.precision, on_gpu=on_gpu, parameters=parameters, memory=available)
+    except WrongForm as error:
+        notes.append(str(error))
+        return None, None
+    notes.append(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
+    base = (folder, config, recipe, choice.form)
+    predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=on_gpu)
+    if available is None or predicted.total <= available:
+        return predicted, None
+    change = memory.least_change(*base, longest, available, on_gpu=on_gpu)
+    notes.append(memory.sentence(predicted, available, change))
+    return predicted, change

@@ -39,7 +39,7 @@ class Recipe(Strict):
     )
     base_model: str = Field("default", description="repository on the hub; 'default' is TANDEM_BASE_MODEL")
     revision: str = Field("main", description="branch, tag or commit of the base model")
-    precision: Literal["auto", "bf16", "fp32", "nf4"] = Field(
+    precision: Literal["auto", "mxfp4", "nf4", "bf16", "fp32"] = Field(
         "auto", description="weights of the frozen base: auto takes the checkpoint as it is on a GPU, fp32 on a CPU"
     )
     max_length: int = Field(
@@ -82,10 +82,13 @@ class Recipe(Strict):
     )
     packing: bool = Field(
         False,
-        description="batches of examples of like length, so that little is padding; examples are not joined into one row, "
-        "because gpt-oss's attention would let them see each other",
+        description="fill rows of max_length tokens with whole examples, which do not see each other: many short ones take as "
+        "few steps as their tokens need; batch_size then counts rows",
     )
     gradient_checkpointing: bool = Field(True, description="compute activations twice to hold fewer of them")
+    offload_embedding: bool = Field(
+        False, description="keep the token embedding in the machine's memory: 1.1 GiB less on the GPU, a little slower"
+    )
     seed: int = Field(42, ge=0, description="of the adapter's start and the order of the rows")
 
     log_every: int = Field(1, ge=1, description="steps between two points of the curve")

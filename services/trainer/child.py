@@ -18,6 +18,7 @@ from shared import settings as environment
 from shared.schemas import RunSpec
 from shared.settings import Settings
 from shared.store import BadName, NotFound, Store
+from shared.weights import WrongForm
 
 
 class Stopped(Exception):
@@ -97,15 +98,16 @@ def _outcome(work: Callable[[Context], None], context: Context) -> int:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """The reason that a person reads, and the exit code."""
-    if isinstance(error, (Refused, NotFound, BadName)):
+    if isinstance(error, (Refused, NotFound, BadName, WrongForm)):
         return str(error), exits.FAILED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return exits.reason(exits.DISK_FULL, _NO_LOG), exits.DISK_FULL
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error):
         return exits.reason(exits.OUT_OF_MEMORY, _NO_LOG), exits.OUT_OF_MEMORY
     if "No space left on device" in str(error):  # safetensors and torch wrap the operating system's error
         return exits.reason(exits.DISK_FULL, _NO_LOG), exits.DISK_FULL
     return f"{type(error).__name__}: {error}", exits.FAILED
 
 
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # how torch says it on a CPU
 _NO_LOG = Path("/nonexistent")

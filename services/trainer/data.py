@@ -26,6 +26,7 @@ class Counts:
     rows: int = 0
     examples: int = 0
     tokens: int = 0
+    longest: int = 0
     supervised_tokens: int = 0
     truncated: int = 0
     without_supervised: int = 0
@@ -90,6 +91,7 @@ def _dataset(
                     continue
                 count.examples += 1
                 count.tokens += sum(len(example.ids) for example in parts)
+                count.longest = max(count.longest, *(len(example.ids) for example in parts))
                 count.supervised_tokens += sum(example.supervised for example in parts)
                 yield preferences.columns(*parts) if recipe.method == "dpo" else _columns(*parts)
 

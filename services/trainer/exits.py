@@ -42,7 +42,7 @@ def reason(code: int, log: Path, starved: bool = False) -> str:
     if code == DISK_FULL:
         return "The disk is full. Delete exports or checkpoints that are not needed, then resume the run."
     if code == OUT_OF_MEMORY:
-        return "The GPU ran out of memory. Lower batch_size or max_length, or take the recipe memory_efficient."
+        return "The run ran out of memory. Lower batch_size or max_length, or take the recipe memory_efficient."
     if code == -signal.SIGKILL and starved:
         limit = memory_limit()
         most = (

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
+from services.trainer.attention import ROW
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.packing import Flat
 from services.trainer.preferences import PairTrainer
 from shared import estimate
 from shared.schemas import Recipe
@@ -34,9 +36,9 @@ def build_trainer(
     )  # transformers 5 takes it from here alone
     dpo = recipe.method == "dpo"
     own = (
-        {"beta": recipe.dpo_beta, "pad_to_multiple_of": 8}
+        {"beta": recipe.dpo_beta, "pad_to_multiple_of": ROW if torch.cuda.is_available() else 8}
         if dpo
-        else {"packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        else {"packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}  # the rows come packed
     )
     arguments = (DPOConfig if dpo else SFTConfig)(
         output_dir=str(context.folder / "checkpoints"),
@@ -55,7 +57,6 @@ def build_trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
-        train_sampling_strategy="group_by_length" if recipe.packing else "random",
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
         logging_steps=recipe.log_every,
@@ -82,7 +83,7 @@ def build_trainer(
         train_dataset=train_set,
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
-        data_collator=None if dpo else DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        data_collator=None if dpo else Flat(tokenizer.pad_token_id),
         callbacks=[curve],
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read

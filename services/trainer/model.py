@@ -2,6 +2,7 @@
 
 import services.trainer.unsloth_first  # noqa: F401, I001
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,46 @@ from services.trainer.child import Context, Refused
 from services.trainer.room import wait_for_room
 from shared import hub
 from shared.schemas import Recipe
+from shared.weights import Choice, choose
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 ROUTER = "mlp.router.weight"
 
 
+def choose_form(folder: Path, precision: str) -> Choice:
+    """The form in which the base in `folder` goes into this machine's memory, and why. Raises WrongForm."""
+    config = json.loads((folder / "config.json").read_bytes())
+    if not torch.cuda.is_available():
+        return choose(config, precision, on_gpu=False)
+    parameters, memory = hub.parameters(folder)[0], torch.cuda.get_device_properties(0).total_memory
+    capability = torch.cuda.get_device_capability()
+    return choose(config, precision, on_gpu=True, capability=capability, parameters=parameters, memory=memory)
+
+
 def load_base(
-    context: Context, repository: str, revision: str, max_length: int, precision: str = "auto"
+    context: Context,
+    repository: str,
+    revision: str,
+    max_length: int,
+    precision: str = "auto",
+    *,
+    offload_embedding: bool = False,
 ) -> tuple[Any, Any]:
-    """The frozen base model from the cache, and its tokenizer.
+    """The frozen base model from the cache, and its tokenizer. Raises WrongForm.
 
     The folder is passed to Unsloth, not the name: for some names it would load another repository in its place."""
     folder = hub.snapshot(repository, revision, context.settings.hf_home)
+    form = choose_form(folder, precision).form
     wait_for_room(context)
     cuda = torch.cuda.is_available()
-    dtype = (
-        torch.float32 if precision == "fp32" or (precision == "auto" and not cuda) else None if cuda else torch.bfloat16
-    )
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=str(folder),
         max_seq_length=max_length,
-        dtype=dtype,
-        # With a checkpoint in MXFP4 this keeps it so; anything else is quantised to NF4 while it loads.
-        load_in_4bit=cuda and precision in ("auto", "nf4"),
+        dtype={"fp32": torch.float32, "bf16": torch.bfloat16}.get(form),
+        # A checkpoint in MXFP4 is kept so by this; one in 16 bits becomes NF4 while it loads.
+        load_in_4bit=cuda and form in ("mxfp4", "nf4"),
+        offload_embedding=offload_embedding and cuda,
         local_files_only=True,
     )
     model.config.output_router_logits = False  # else the routers' balancing loss is added to the curve

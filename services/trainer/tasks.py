@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from services.trainer import exits
 from services.trainer.supervise import supervise
-from shared import queue, runs
+from shared import memory, queue, runs
 from shared.queue import JobRefused
 from shared.schemas import ENDED, Job, Kind, now
 from shared.settings import Settings
@@ -66,7 +66,21 @@ def perform(
     code = start(settings, store, kind, run_id, attempt)
     starved = exits.oom_kills() > kills
     asked = runs.cancel_requested(store, run_id)
-    if code == -signal.SIGKILL and not starved and not asked and attempt < settings.max_attempts:
+    if (
+        code == exits.OUT_OF_MEMORY
+        and not asked
+        and attempt < settings.max_attempts
+        and (smaller := halved(store, run_id))
+    ):
+        runs.append_event(store, run_id, "halved", **smaller)
+        again(
+            task.app,
+            store,
+            run_id,
+            f"Out of memory: the run goes on from its last checkpoint with {smaller['batch_size']} in a micro batch and "
+            f"{smaller['accumulation']} of them a step, which is the same effective batch.",
+        )
+    elif code == -signal.SIGKILL and not starved and not asked and attempt < settings.max_attempts:
         again(task.app, store, run_id, "Its process was killed; the run goes on from its last checkpoint.")
     else:
         record(store, run_id, attempt, code, starved)
@@ -136,6 +150,15 @@ def again(app: Celery, store: Store, run_id: str, why: str) -> None:
     runs.append_event(store, run_id, "status", state="queued", reason=why)
     attempt = runs.requeue(store, run_id)
     queue.send(app, runs.read_spec(store, run_id), attempt)
+
+
+def halved(store: Store, run_id: str) -> dict[str, int] | None:
+    """The next smaller micro batch of a training run, as values of its recipe; None when it cannot be smaller."""
+    recipe = runs.read_spec(store, run_id).recipe
+    if recipe is None:
+        return None
+    before = list(runs.all_events(store, run_id, "halved"))[-1:] or [recipe.model_dump()]
+    return memory.halved(before[0])
 
 
 def outcome(task: Task, store: Store, run_id: str) -> str | None:

@@ -13,21 +13,22 @@ from typing import Any
 
 from transformers import Trainer
 
-from services.trainer import proof
+from services.trainer import attention, proof
 from services.trainer.child import Context, Refused, Stopped, main
 from services.trainer.curve import Curve, last_whole_checkpoint, whole_checkpoints
 from services.trainer.data import render
+from services.trainer.footprint import Footprint
 from services.trainer.methods import build_trainer
-from services.trainer.model import attach_lora, load_base, trainable
+from services.trainer.model import attach_lora, choose_form, load_base, trainable
+from services.trainer.packing import pack
 from shared import hub, registry, runs
 from shared.schemas import AdapterCard, Recipe
 
 
 def train(context: Context) -> None:
-    recipe = context.spec.recipe
-    assert recipe is not None
-
+    recipe = recipe_now(context)
     folder = hub.snapshot(recipe.base_model, recipe.revision, context.settings.hf_home)
+    choice = choose_form(folder, recipe.precision)
     encoder = hub.encoder(folder)
     train_set, validation_set, counts = render(context, recipe, encoder)
     context.event("data", **counts)
@@ -36,11 +37,28 @@ def train(context: Context) -> None:
         f"{counts['train']['tokens']:,}; {counts['validation']['examples']} kept for validation."
     )
     proof.show_first_example(context, train_set, encoder)
+    rows = pack(train_set, recipe.max_length) if recipe.packing else train_set
+    if recipe.packing:
+        share = counts["train"]["tokens"] / (len(rows) * recipe.max_length)
+        context.event("packed", rows=len(rows), filled=round(share, 4))
+        context.log(f"Packed {len(train_set)} examples into {len(rows)} rows, which they fill to {share:.0%}.")
+
+    footprint = Footprint(context, recipe, folder, choice, counts["train"]["longest"])
 
     context.check()
     context.log(f"Loading {recipe.base_model} at {hub.commit(folder)[:12]}.")
-    model, tokenizer = load_base(context, recipe.base_model, recipe.revision, recipe.max_length, recipe.precision)
+    model, tokenizer = load_base(
+        context,
+        recipe.base_model,
+        recipe.revision,
+        recipe.max_length,
+        recipe.precision,
+        offload_embedding=recipe.offload_embedding,
+    )
+    footprint.mark("weights")
     model = attach_lora(model, recipe)
+    footprint.mark("adapter")
+    attention.install(model)
     kinds = trainable(model, recipe)
     context.event("trainable", **kinds)
     context.log(
@@ -48,12 +66,13 @@ def train(context: Context) -> None:
     )
 
     context.check()
-    curve = Curve(context, recipe, counts["train"]["tokens"] / len(train_set) * recipe.batch_size * recipe.accumulation)
-    trainer = build_trainer(context, recipe, model, train_set, validation_set, tokenizer, curve)
+    curve = Curve(context, recipe, counts["train"]["tokens"] / len(rows) * recipe.batch_size * recipe.accumulation)
+    trainer = build_trainer(context, recipe, model, rows, validation_set, tokenizer, curve)
     checkpoint = last_whole_checkpoint(context.folder / "checkpoints")
     if checkpoint:
         context.log(f"Going on from {checkpoint.name}.")
     began = time.monotonic()
+    footprint.begin()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if context.stopping and trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
@@ -61,16 +80,25 @@ def train(context: Context) -> None:
         trainer.evaluate()
     if runs.stop_requested(context.store, context.spec.id):
         take_best(context, model, trainer, curve)
+    took = footprint.report(trainer.optimizer)
     validation_loss = curve.validation_loss
 
     context.log("Proving that the adapter is applied and that answers moved.")
     measured = proof.after_training(model, validation_set if len(validation_set) else train_set)
-    measured |= {"trainable": kinds, "data": counts, "stopped_early": curve.stopped_because}
+    measured |= {"trainable": kinds, "data": counts, "stopped_early": curve.stopped_because, "memory": took}
     context.event("proof", **measured)
 
     card = publish(context, recipe, model, folder, trainer, validation_loss, measured)
     early = f"Stopped early. {curve.stopped_because}" if curve.stopped_because else None
     context.event("published", name=card.reference, seconds=round(time.monotonic() - began, 1), reason=early)
+
+
+def recipe_now(context: Context) -> Recipe:
+    """The run's recipe, with the micro batch that is left of it after the attempts that ran out of memory."""
+    assert context.spec.recipe is not None
+    smaller = list(runs.all_events(context.store, context.spec.id, "halved"))[-1:]
+    changes = {name: event[name] for event in smaller for name in ("batch_size", "accumulation")}
+    return context.spec.recipe.model_copy(update=changes)
 
 
 def take_best(context: Context, model: Any, trainer: Trainer, curve: Curve) -> None:

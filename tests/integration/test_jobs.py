@@ -234,3 +234,19 @@ def test_an_adapter_that_changes_nothing_is_not_published(
     status = ended(store, run_id)
     assert status.state == "failed" and "Nothing was published" in str(status.reason)
     assert not registry.adapters(store)
+
+
+def test_a_run_out_of_memory_goes_on_with_half_the_micro_batch_and_the_same_effective_one(
+    settings: Settings, store: Store, celery: Celery, worker: Worker, workshop: str
+) -> None:
+    run_id = submit(settings, celery, workshop, batch_size=4, accumulation=2, steps=10)
+    wait_for(lambda: at_step(store, run_id, 5), 90, "step 5")
+    child = psutil.Process(children(run_id)[0])
+    child.rlimit(psutil.RLIMIT_AS, (child.memory_info().vms, -1))  # from now on it gets no more
+    status = ended(store, run_id)
+    assert (status.state, status.attempt) == ("succeeded", 2), status.reason
+    halved = next(runs.all_events(store, run_id, "halved"))
+    assert (halved["batch_size"], halved["accumulation"]) == (2, 4)
+    said = [e.get("reason", "") for e in runs.all_events(store, run_id, "status")]
+    assert any("Out of memory" in reason and "same effective batch" in reason for reason in said)
+    assert sorted(set(steps_told(store, run_id))) == list(range(1, 11))

@@ -80,8 +80,7 @@ def estimate_run(body: JobBody) -> dict[str, Any]:
     )
     assert recipe is not None
     gpu = max((gpu["memory_total"] for gpu in here().watch.latest().gpus), default=None)
-    found = estimate(here().settings, store(), job, recipe, gpu).model_dump()
-    return {**found, "memory_available": gpu or memory()[1]}
+    return estimate(here().settings, store(), job, recipe, gpu or memory()[1], on_gpu=gpu is not None).model_dump()
 
 
 @api.get("/<run_id>", responses={200: Run, **problem(400, 404)})

@@ -123,7 +123,7 @@ function memory({ memory: parts, memory_available: available }) {
     list.append(head, node("dd", bytes(parts[key])));
   });
   if (short) picture.append(svg("rect", { class: "limit", x: (100 * available) / all - 0.5, width: 1, height: 10 }));
-  const sum = node("p", `${bytes(parts.total)}${available ? ` of ${bytes(available)}` : ""}${short ? ": more than there is. Lower the batch size or the longest example, or take memory_efficient." : ""}`, short ? "bad" : "");
+  const sum = node("p", `${bytes(parts.total)}${available ? ` of ${bytes(available)}` : ""}${short ? ": more than there is" : ""}`, short ? "bad" : "");
   return [node("h3", "Memory at its highest, about"), picture, sum, list];
 }
 

@@ -1,0 +1,140 @@
+"""Run the parts that are named, merge their rows into training.json, and write training.md anew."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.training import report
+from benchmarks.training.mix import lengths
+from benchmarks.training.ours import ROOT, Place, bare
+from shared import hub, recipes
+
+Row = dict[str, Any]
+SHORT, LONG = "2x8x1024", "4x1x4096"
+LIKE_BARE = {"lora_rank": 8, "lora_alpha": 16}
+MEMORY = [
+    ({"lora_rank": 8}, ["1x1024", "2x1024", "4x1024", "4x4096"]),
+    ({"lora_rank": 16}, ["2x1024", "1x8192"]),
+    ({"lora_rank": 64, "optimizer": "adamw_torch_fused"}, ["1x1024", "2x2048"]),
+    ({"lora_rank": 8, "offload_embedding": True}, ["1x1024", "1x512", "2x4096"]),
+    ({"lora_rank": 16, "train_experts": False}, ["1x1024", "4x2048"]),
+]
+
+
+def overhead(base: str, nf4: str) -> Iterator[Row]:
+    """Our whole recipe against bare Unsloth, on rows that fill each batch."""
+    place, folder = Place.make(base), snapshot(base)
+    full = place.dataset("full", [4600] * 200)
+    theirs = bare(folder, SHORT, LONG)
+    short = place.run(full, steps=14, max_length=1024, **LIKE_BARE)
+    long = place.run(full, steps=14, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
+    yield ratio("overhead_short", short, theirs[SHORT], f"the whole recipe at {SHORT} against bare Unsloth, rank 8")
+    yield ratio("overhead_long", long, theirs[LONG], f"the whole recipe at {LONG} against bare Unsloth, rank 8")
+
+
+def packing(base: str, nf4: str) -> Iterator[Row]:
+    """Packed against dense, MXFP4 against NF4, ours against the plain recipe: useful tokens a second."""
+    place = Place.make(base)
+    mixed = place.dataset("mixed", lengths(1200))
+    packed = place.run(mixed, steps=16, packing=True, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
+    native, other = bare(snapshot(base), SHORT, LONG), bare(snapshot(nf4), SHORT, "mix")
+    yield ratio(
+        "packed_vs_dense",
+        packed,
+        native[LONG],
+        f"the mix packed into 4 rows of 4,096, against bare {LONG} of full rows",
+    )
+    yield ratio("mxfp4_vs_nf4", native[SHORT], other[SHORT], f"bare Unsloth on both, {SHORT}")
+    yield row(
+        "start_s", packed["start_s"], 60, "s", "process start to the first optimizer step, kernels compiled before"
+    )
+    yield ratio("ours_vs_seed", packed, other["mix"], "the mix: ours packed in MXFP4, against NF4, padded, 2x8")
+
+
+def long(base: str, nf4: str) -> Iterator[Row]:
+    """The longest sequence within 80 and within 24 GiB."""
+    values = {"lora_rank": 8, "offload_embedding": True}
+    for name, cap, length in (("longest_tokens", 80, 131_072), ("longest_tokens_24", 24, 20_480)):
+        found = memory(base, values, [f"1x{length}"], CAP_GIB=str(cap))[0]
+        gib, speed = found["measured"]["reserved"] / 2**30, found["tokens_per_second"]
+        told = f"trained within {cap} GiB, {gib:.1f} GiB reserved, {speed:,.0f} tokens/s; baseline: what is asked for"
+        yield row(name, length, {80: 131_072, 24: 20_000}[cap], "tokens", told)
+
+
+def footprint(base: str, nf4: str) -> Iterator[Row]:
+    """Peak memory of many configurations; the table has them beside what is predicted."""
+    found = [one for values, shapes in MEMORY for one in memory(base, values, shapes)]
+    (report.FOLDER / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
+    small = found_at(found, 8, "1x1024", offload_embedding=True)
+    standard = found_at(found, recipes.resolve("standard").lora_rank, "2x1024", offload_embedding=False)
+    told = "peak reserved of the recipe standard, rank 16, 2x8x1024; baseline: bare Unsloth of rank 8"
+    yield row("standard_gib", standard["measured"]["reserved"] / 2**30, 16.2, "GiB", told)
+    told = "peak reserved at 1x1024, rank 8, experts trained, embedding offloaded; baseline: bare Unsloth"
+    yield row("memory_efficient_gib", small["measured"]["reserved"] / 2**30, 14.6, "GiB", told)
+
+
+def found_at(found: list[dict[str, Any]], rank: int, shape: str, *, offload_embedding: bool) -> dict[str, Any]:
+    wanted = {"lora_rank": rank, "batch_size": int(shape.split("x")[0]), "max_length": int(shape.split("x")[1])}
+    wanted |= {"offload_embedding": offload_embedding, "train_experts": True}
+    return next(f for f in found if wanted.items() <= f["recipe"].items())
+
+
+PARTS: dict[str, Callable[[str, str], Iterator[Row]]] = {
+    "overhead": overhead, "packing": packing, "long": long, "footprint": footprint,
+}  # fmt: skip
+
+
+def memory(base: str, values: dict[str, Any], shapes: list[str], **environment: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "benchmarks.training.memory", base, json.dumps(values), *shapes]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"recipe"')]
+    if len(found) < len(shapes):
+        print(f"{values} {shapes} ended with {done.returncode}: {done.stdout[-2500:]}", flush=True)
+    return found
+
+
+def ratio(name: str, mine: dict[str, Any], theirs: dict[str, Any], method: str) -> Row:
+    return row(name, mine["tokens_per_second"], theirs["tokens_per_second"], "tokens/s", method)
+
+
+def row(name: str, ours: float, baseline: float, unit: str, method: str) -> Row:
+    found = {"name": name, "ours": round(ours, 2), "baseline": round(baseline, 2), "ratio": round(ours / baseline, 4)}
+    return {**found, "unit": unit, "device": torch.cuda.get_device_name(), "date": report.today(), "method": method}
+
+
+def snapshot(repository: str) -> Path:
+    return hub.snapshot(repository, "main", Path(os.environ["HF_HOME"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--base", default="openai/gpt-oss-20b")
+    parser.add_argument("--nf4", default="unsloth/gpt-oss-20b-unsloth-bnb-4bit")
+    asked = parser.parse_args()
+    for part in asked.parts:
+        try:
+            for found in PARTS[part](asked.base, asked.nf4):
+                print(json.dumps(found), flush=True)
+                report.keep(found)
+        except RuntimeError as error:  # the other parts are measured all the same
+            print(f"{part}: {error}", flush=True)
+    report.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""training.json, a row for each name, and the tables made of it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "results"
+JSON = FOLDER / "training.json"
+HEAD = """# Training gpt-oss-20b
+
+Made by `python -m benchmarks.training`. The weights are random and of the real shapes: speed and memory depend on the shapes.
+Tokens are useful ones, padding is not counted. Each ratio is of two measurements in one run on one machine; medians of the
+steps after the kernels have been compiled. Bare is Unsloth as its documentation uses it: a loop around the model, random tokens.
+
+"""
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Put a row into training.json in place of an earlier one of its name."""
+    rows = json.loads(JSON.read_text()) if JSON.exists() else []
+    rows = [r for r in rows if r["name"] != row["name"]] + [row]
+    JSON.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def write() -> None:
+    """training.md, of training.json and memory.json."""
+    rows = json.loads(JSON.read_text()) if JSON.exists() else []
+    lines = ["| what | ours | baseline | ratio | unit | how | device, date |", "|---|---:|---:|---:|---|---|---|"]
+    for r in rows:
+        lines.append(
+            f"| `{r['name']}` | {r['ours']:,} | {r['baseline']:,} | {r['ratio']:.3f} | {r['unit']} | {r['method']} "
+            f"| {r['device']}, {r['date']} |"
+        )
+    text = HEAD + "\n".join(lines) + "\n"
+    if (FOLDER / "memory.json").exists():
+        text += footprints(json.loads((FOLDER / "memory.json").read_text()))
+    (FOLDER / "training.md").write_text(text)
+
+
+def footprints(found: list[dict[str, Any]]) -> str:
+    """The table of peaks: what PyTorch reserved, and what `shared.memory` says."""
+    lines = [
+        "\n## Peak memory\n\nWhat PyTorch reserved at the peak of three steps through the product's own trainer, and what "
+        "`shared/memory.py` predicts (CUDA's own share left out), GiB.\n",
+        "| batch × length | rank | experts | optimizer | embedding | weights | adapter | optimizer | rest | reserved | predicted | off by |",
+        "|---|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        recipe, measured, predicted = one["recipe"], one["measured"], one["predicted"]
+        total = predicted["total"] - predicted["runtime"]
+        own = [measured[part] for part in ("weights", "adapter", "optimizer")]
+        values = [*own, measured["reserved"] - sum(own), measured["reserved"], total]
+        lines.append(
+            f"| {recipe['batch_size']} × {recipe['max_length']:,} | {recipe['lora_rank']} | "
+            f"{'yes' if recipe['train_experts'] else 'no'} | {recipe['optimizer']} | "
+            f"{'off the GPU' if recipe['offload_embedding'] else 'on it'} | "
+            + " | ".join(f"{value / 2**30:.2f}" for value in values)
+            + f" | {total / measured['reserved'] - 1:+.1%} |"
+        )
+    return "\n".join(lines) + "\n"

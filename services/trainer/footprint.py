@@ -1,0 +1,77 @@
+"""What a training run takes of memory: predicted before it starts, refused if there is not so much, measured when it ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from services.trainer.child import Context, Refused
+from services.trainer.curve import memory_bytes
+from services.trainer.exits import memory_limit
+from shared import memory
+from shared.schemas import Recipe
+from shared.weights import NAMES, Choice
+
+
+class Footprint:
+    """`mark` says what has just been made; `report` says how far the prediction was from what came."""
+
+    def __init__(self, context: Context, recipe: Recipe, folder: Path, choice: Choice, longest: int) -> None:
+        """Predict for a longest example of `longest` tokens. Raises Refused, with the nearest recipe that fits, when there
+        is less memory than that."""
+        self.context, self.on_gpu = context, torch.cuda.is_available()
+        config = json.loads((folder / "config.json").read_bytes())
+        base = (folder, config, recipe, choice.form)
+        self.predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=self.on_gpu)
+        self.available = available()
+        self.measured: dict[str, int] = {}
+        self.seen = 0
+        context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
+        context.event("memory", form=choice.form, predicted=self.predicted.model_dump(), available=self.available)
+        if self.predicted.total > self.available:
+            change = memory.least_change(*base, longest, self.available, on_gpu=self.on_gpu)
+            raise Refused(memory.sentence(self.predicted, self.available, change))
+
+    def mark(self, part: str) -> None:
+        """What has been allocated on the GPU since the last call is `part`."""
+        if self.on_gpu:
+            self.measured[part] = torch.cuda.memory_allocated() - self.seen
+            self.seen = torch.cuda.memory_allocated()
+
+    def begin(self) -> None:
+        """Training begins: the peak is counted from here."""
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def report(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The event that compares the two: {"predicted", "measured", "error"}, bytes by part and the share by which the
+        prediction of the whole was off. What is not weights, adapter or optimizer is activations, logits among them."""
+        state = sum(
+            value.nbytes
+            for kept in optimizer.state.values()
+            for value in kept.values()
+            if isinstance(value, torch.Tensor)
+        )
+        peak = memory_bytes()
+        predicted = self.predicted.total - (self.predicted.runtime if self.on_gpu else 0)
+        if self.on_gpu:
+            self.measured["adapter"] *= 2  # and its gradients
+            self.measured |= {"optimizer": state}
+            self.measured["activations"] = peak - sum(self.measured.values())
+        self.measured["total"] = peak
+        told = {"predicted": self.predicted.model_dump(), "measured": self.measured, "error": predicted / peak - 1}
+        self.context.event("memory", **told)
+        self.context.log(
+            f"Peak memory: {peak / 2**30:.2f} GiB, predicted {predicted / 2**30:.2f} GiB ({told['error']:+.1%})."
+        )
+        return told
+
+
+def available() -> int:
+    """Bytes that this process can have: of the GPU's memory what is free, else what its container or machine has."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return memory_limit() or psutil.virtual_memory().total

@@ -1,0 +1,117 @@
+"""The form that the base goes into memory in, what training will need, and the nearest recipe that needs no more."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from services.trainer import footprint
+from services.trainer.child import Context, Refused
+from services.trainer.footprint import Footprint
+from shared import memory, recipes, runs
+from shared.schemas import Job, Recipe
+from shared.settings import Settings
+from shared.store import Store
+from shared.weights import SPLIT, Choice, WrongForm, choose
+from tests.unit.tiny_gpt_oss import tiny
+
+NATIVE = {"quantization_config": {"quant_method": "mxfp4"}}
+NF4 = {"quantization_config": {"quant_method": "bitsandbytes"}}
+
+
+@pytest.mark.parametrize(
+    "config, precision, machine, form",
+    [
+        (NATIVE, "auto", {"on_gpu": True, "capability": (8, 6)}, "mxfp4"),
+        (NATIVE, "auto", {"on_gpu": True}, "mxfp4"),
+        (NATIVE, "bf16", {"on_gpu": True, "capability": (9, 0)}, "bf16"),
+        (NATIVE, "auto", {"on_gpu": False}, "fp32"),
+        (NF4, "auto", {"on_gpu": True, "capability": (7, 5)}, "nf4"),
+        ({}, "auto", {"on_gpu": True, "parameters": 21e9, "memory": 24 << 30}, "nf4"),
+        ({}, "auto", {"on_gpu": True, "parameters": 21e9, "memory": 139 << 30}, "bf16"),
+        ({}, "auto", {"on_gpu": False}, "fp32"),
+        ({}, "bf16", {"on_gpu": False}, "bf16"),
+    ],
+)
+def test_the_path_is_chosen_by_gpu_checkpoint_and_recipe(
+    config: dict, precision: str, machine: dict, form: str
+) -> None:
+    chosen = choose(config, precision, **machine)
+    assert chosen.form == form and chosen.why
+
+
+@pytest.mark.parametrize(
+    "config, precision, machine, says",
+    [
+        (NATIVE, "auto", {"on_gpu": True, "capability": (7, 5)}, f"8.0, this GPU has 7.5. Set base_model to {SPLIT}"),
+        (NATIVE, "nf4", {"on_gpu": True}, SPLIT),
+        ({}, "mxfp4", {"on_gpu": True}, "openai/gpt-oss-20b"),
+        (NF4, "bf16", {"on_gpu": True}, "openai/gpt-oss-20b"),
+        (NF4, "auto", {"on_gpu": False}, "NF4 needs a GPU"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "auto", {"on_gpu": True}, "'gptq'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(config: dict, precision: str, machine: dict, says: str) -> None:
+    with pytest.raises(WrongForm, match=says.replace("(", r"\(")):
+        choose(config, precision, **machine)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A snapshot: config.json and weights of the tiny model of the unit tests."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    model = tiny()
+    save_file({name: value.clone().bfloat16() for name, value in model.state_dict().items()}, folder / "m.safetensors")
+    (folder / "config.json").write_text(json.dumps(model.config.to_dict(), default=str))
+    return folder
+
+
+def needed(base: Path, recipe: Recipe, longest: int = 4096) -> int:
+    config = json.loads((base / "config.json").read_text())
+    return memory.predict(base, config, recipe, "bf16", memory.tokens(recipe, longest), on_gpu=True).total
+
+
+def recipe(**changes: object) -> Recipe:
+    return recipes.resolve("standard", {"max_length": 4096, **changes})
+
+
+def test_each_choice_that_costs_memory_shows_in_the_prediction(base: Path) -> None:
+    plain = needed(base, recipe())
+    assert needed(base, recipe(batch_size=4)) > plain
+    assert needed(base, recipe(lora_rank=64)) > plain
+    assert needed(base, recipe(optimizer="adamw_torch")) > plain
+    assert needed(base, recipe(gradient_checkpointing=False)) > plain
+    assert needed(base, recipe(train_experts=False)) < plain
+    assert needed(base, recipe(offload_embedding=True)) < plain
+    assert needed(base, recipe(), longest=100) < plain
+    assert needed(base, recipe(packing=True), longest=100) == plain, "a packed row is as long as it may be"
+
+
+def test_the_nearest_recipe_keeps_the_effective_batch_and_shortens_examples_last(base: Path) -> None:
+    asked = recipe(batch_size=6, accumulation=4)
+    config = json.loads((base / "config.json").read_text())
+    found = list(memory.nearest(asked))
+    assert [c["batch_size"] * c["accumulation"] for c in found[:2]] == [24, 24]
+    assert found[0]["batch_size"] == 3 and found[1]["batch_size"] == 1
+    assert "max_length" not in found[2] and found[-1]["max_length"] == 256
+    a_little_less = needed(base, recipe(batch_size=3, accumulation=8))
+    arguments = (base, config, asked, "bf16", 4096)
+    assert memory.least_change(*arguments, a_little_less, on_gpu=True) == {"batch_size": 3, "accumulation": 8}
+    assert memory.least_change(*arguments, 1000, on_gpu=True) is None
+
+
+def test_a_run_that_cannot_fit_is_refused_before_the_model_is_loaded(
+    base: Path, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(batch_size=4, accumulation=2)
+    spec = runs.create(store, "train-x", "train", Job(dataset="d@1", recipe="standard", name="d"), asked)
+    context = Context(settings, store, spec, 1)
+    config = json.loads((base / "config.json").read_text())
+    smaller = memory.predict(base, config, recipe(batch_size=2), "fp32", 2 * 4000, on_gpu=False).total
+    monkeypatch.setattr(footprint, "available", lambda: smaller)
+    with pytest.raises(Refused, match=r"are free. The nearest that fits: batch_size 2, accumulation 4\."):
+        Footprint(context, asked, base, Choice("fp32", "a test says so"), longest=4000)
+    told = next(runs.all_events(store, spec.id, "memory"))
+    assert told["predicted"]["total"] > told["available"] == smaller
