@@ -79,18 +79,18 @@ def attach_lora(model: Any, recipe: Recipe) -> Any:
 
 
 def trainable(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
-    """Trainable tensors by kind, of those kinds that the recipe trains: {"attention": {"tensors", "parameters"}, …}.
+    """Trainable tensors by part: {"attention": {"tensors", "parameters"}, "experts": …, "router": …}.
 
-    Raises Refused when a kind that the recipe trains has none."""
+    Raises Refused when a part that the recipe trains has none."""
     wanted = {"attention": recipe.train_attention, "experts": recipe.train_experts, "router": recipe.train_router}
-    kinds = {kind: {"tensors": 0, "parameters": 0} for kind, on in wanted.items() if on}
+    kinds = {kind: {"tensors": 0, "parameters": 0} for kind in wanted}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found = kinds.setdefault(part(name), {"tensors": 0, "parameters": 0})
-            found["tensors"] += 1
-            found["parameters"] += parameter.numel()
-    for kind, found in kinds.items():
-        if not found["tensors"]:
+            kind = kinds[part(name)]
+            kind["tensors"] += 1
+            kind["parameters"] += parameter.numel()
+    for kind, on in wanted.items():
+        if on and not kinds[kind]["tensors"]:
             raise Refused(f"The recipe trains the {kind}, but no tensor of it is trainable in this checkpoint.")
     return kinds
 

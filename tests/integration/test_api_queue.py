@@ -79,7 +79,11 @@ def test_an_estimate_counts_both_sides_of_a_pair_and_the_parts_of_a_text(api: Ap
     talk = found(GOOD.decode() * 20, "talks", max_length=1024)
     assert pair["tokens_per_step"] > 1.5 * talk["tokens_per_step"] and pair["examples"] == talk["examples"]
     text = found('{"text": "%s"}\n' % ("word " * 1000), "tale", max_length=100)
-    assert text["examples"] == 9 and text["tokens_per_step"] == 200 and not any("cut" in note for note in text["notes"])
+    assert (
+        text["examples"] == 9
+        and 150 < text["tokens_per_step"] <= 200
+        and not any("cut" in note for note in text["notes"])
+    )
 
 
 @pytest.mark.parametrize(
