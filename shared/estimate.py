@@ -140,6 +140,11 @@ def _memory(
         notes.append(str(error))
         return None, None
     notes.append(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
+    if on_gpu and recipe.fill_memory and available:
+        more = memory.filled(folder, config, recipe, choice.form, longest, available)
+        if more["batch_size"] > recipe.batch_size:
+            notes.append(f"There is room for {more['batch_size']} rows at once, so as many are done at once.")
+            recipe = recipe.model_copy(update=more)
     base = (folder, config, recipe, choice.form)
     predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=on_gpu)
     if available is None or predicted.total <= available:

@@ -17,6 +17,8 @@ from shared.weights import BYTES, Form
 GPU_RUNTIME = 600 << 20  # CUDA's context and kernels
 CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
 LOGITS = 512 << 20  # most that the loss may take for the logits of the part it works on: model.py tells Unsloth so
+ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
+MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
 CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
 OPTIMIZER_BYTES = {"adamw_8bit": 2.06, "adamw_torch": 8, "adamw_torch_fused": 8}  # of a trainable parameter
@@ -85,6 +87,23 @@ def least_change(
         if predict(folder, config, smaller, form, tokens(smaller, longest), on_gpu=on_gpu).total <= available:
             return changes
     return None
+
+
+def filled(
+    folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, longest: int, available: int
+) -> dict[str, int]:
+    """The largest micro batch, and its accumulation, with the recipe's effective batch that a GPU has room for; the
+    recipe's own where that is the largest."""
+    effective = recipe.batch_size * recipe.accumulation
+    best = {"batch_size": recipe.batch_size, "accumulation": recipe.accumulation}
+    for size in (size for size in range(recipe.batch_size + 1, effective + 1) if effective % size == 0):
+        changes = {"batch_size": size, "accumulation": effective // size}
+        larger = recipe.model_copy(update=changes)
+        count = tokens(larger, longest)
+        if count > ENOUGH or predict(folder, config, larger, form, count, on_gpu=True).total > MARGIN * available:
+            break
+        best = changes
+    return best
 
 
 def tokens(recipe: Recipe, longest: int) -> int:

@@ -86,6 +86,10 @@ class Recipe(Strict):
         "few steps as their tokens need; batch_size then counts rows",
     )
     gradient_checkpointing: bool = Field(True, description="compute activations twice to hold fewer of them")
+    fill_memory: bool = Field(
+        True,
+        description="do more at once than batch_size where the GPU has room: faster, with the same effective batch",
+    )
     offload_embedding: bool = Field(
         False, description="keep the token embedding in the machine's memory: 1.1 GiB less on the GPU, a little slower"
     )

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a claim says that its run is alive")
     stale_seconds: float = Field(30.0, gt=0, description="a claim without a heartbeat for so long is abandoned")
     max_attempts: int = Field(5, ge=1, description="how often a run is begun again after its worker died")
+    train_memory_gib: float = Field(
+        0.0, ge=0, description="most of its GPU's memory that training takes, in GiB; 0 is all that is free"
+    )
     stop_grace_seconds: float = Field(120.0, gt=0, description="time a run has to write its checkpoint when cancelled")
     upload_limit_bytes: int = Field(8 << 30, gt=0, description="the largest upload")
     min_free_bytes: int = Field(1 << 30, ge=0, description="less free space than this refuses new runs and uploads")

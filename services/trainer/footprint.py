@@ -16,19 +16,24 @@ from shared.weights import NAMES, Choice
 
 
 class Footprint:
-    """`mark` says what has just been made; `report` says how far the prediction was from what came."""
+    """`recipe` is the one asked for with the micro batch that fills the GPU; `mark` says what has just been made; `report`
+    says how far the prediction was from what came."""
 
     def __init__(self, context: Context, recipe: Recipe, folder: Path, choice: Choice, longest: int) -> None:
         """Predict for a longest example of `longest` tokens. Raises Refused, with the nearest recipe that fits, when there
         is less memory than that."""
         self.context, self.on_gpu = context, torch.cuda.is_available()
         config = json.loads((folder / "config.json").read_bytes())
-        base = (folder, config, recipe, choice.form)
+        self.available = available(context)
+        if self.on_gpu and recipe.fill_memory:
+            filled = memory.filled(folder, config, recipe, choice.form, longest, self.available)
+            recipe = recipe.model_copy(update=filled)
+        self.recipe, base = recipe, (folder, config, recipe, choice.form)
         self.predicted = memory.predict(*base, memory.tokens(recipe, longest), on_gpu=self.on_gpu)
-        self.available = available()
         self.measured: dict[str, int] = {}
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
+        context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation)
         context.event("memory", form=choice.form, predicted=self.predicted.model_dump(), available=self.available)
         if self.predicted.total > self.available:
             change = memory.least_change(*base, longest, self.available, on_gpu=self.on_gpu)
@@ -70,8 +75,14 @@ class Footprint:
         return told
 
 
-def available() -> int:
-    """Bytes that this process can have: of the GPU's memory what is free, else what its container or machine has."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    return memory_limit() or psutil.virtual_memory().total
+def available(context: Context) -> int:
+    """Bytes that this process can have: of the GPU's memory what is free, at most what the settings say; without a GPU what
+    its container or machine has."""
+    if not torch.cuda.is_available():
+        return memory_limit() or psutil.virtual_memory().total
+    free, total = torch.cuda.mem_get_info()
+    most = context.settings.train_memory_gib
+    if not most:
+        return free
+    torch.cuda.set_per_process_memory_fraction(min(1.0, most * 2**30 / total))
+    return min(free, int(most * 2**30))

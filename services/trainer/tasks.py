@@ -153,12 +153,9 @@ def again(app: Celery, store: Store, run_id: str, why: str) -> None:
 
 
 def halved(store: Store, run_id: str) -> dict[str, int] | None:
-    """The next smaller micro batch of a training run, as values of its recipe; None when it cannot be smaller."""
-    recipe = runs.read_spec(store, run_id).recipe
-    if recipe is None:
-        return None
-    before = list(runs.all_events(store, run_id, "halved"))[-1:] or [recipe.model_dump()]
-    return memory.halved(before[0])
+    """The next smaller micro batch than a training run's last one, as values of its recipe; None when there is none."""
+    had = list(runs.all_events(store, run_id, "micro_batch"))[-1:]
+    return memory.halved(had[0]) if had else None
 
 
 def outcome(task: Task, store: Store, run_id: str) -> str | None:

@@ -44,6 +44,7 @@ def train(context: Context) -> None:
         context.log(f"Packed {len(train_set)} examples into {len(rows)} rows, which they fill to {share:.0%}.")
 
     footprint = Footprint(context, recipe, folder, choice, counts["train"]["longest"])
+    recipe = footprint.recipe
 
     context.check()
     context.log(f"Loading {recipe.base_model} at {hub.commit(folder)[:12]}.")
@@ -96,8 +97,9 @@ def train(context: Context) -> None:
 def recipe_now(context: Context) -> Recipe:
     """The run's recipe, with the micro batch that is left of it after the attempts that ran out of memory."""
     assert context.spec.recipe is not None
-    smaller = list(runs.all_events(context.store, context.spec.id, "halved"))[-1:]
-    changes = {name: event[name] for event in smaller for name in ("batch_size", "accumulation")}
+    changes: dict[str, Any] = {}
+    for event in runs.all_events(context.store, context.spec.id, "halved"):
+        changes = {"batch_size": event["batch_size"], "accumulation": event["accumulation"], "fill_memory": False}
     return context.spec.recipe.model_copy(update=changes)
 
 

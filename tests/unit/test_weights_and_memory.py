@@ -102,6 +102,21 @@ def test_the_nearest_recipe_keeps_the_effective_batch_and_shortens_examples_last
     assert memory.least_change(*arguments, 1000, on_gpu=True) is None
 
 
+def test_a_gpu_with_room_does_more_at_once_and_never_more_than_fits(base: Path) -> None:
+    asked = recipe(batch_size=2, accumulation=6, max_length=512)
+    config = json.loads((base / "config.json").read_text())
+
+    def filled(available: int) -> dict[str, int]:
+        return memory.filled(base, config, asked, "bf16", 512, available)
+
+    assert filled(1 << 40) == {"batch_size": 12, "accumulation": 1}
+    assert filled(0) == {"batch_size": 2, "accumulation": 6}
+    four = needed(base, asked.model_copy(update={"batch_size": 4}), 512)
+    assert filled(int(four / memory.MARGIN) + 1) == {"batch_size": 4, "accumulation": 3}
+    long = recipe(batch_size=2, accumulation=8, max_length=4096)
+    assert memory.filled(base, config, long, "bf16", 4096, 1 << 40)["batch_size"] == memory.ENOUGH // 4096
+
+
 def test_a_run_that_cannot_fit_is_refused_before_the_model_is_loaded(
     base: Path, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +125,7 @@ def test_a_run_that_cannot_fit_is_refused_before_the_model_is_loaded(
     context = Context(settings, store, spec, 1)
     config = json.loads((base / "config.json").read_text())
     smaller = memory.predict(base, config, recipe(batch_size=2), "fp32", 2 * 4000, on_gpu=False).total
-    monkeypatch.setattr(footprint, "available", lambda: smaller)
+    monkeypatch.setattr(footprint, "available", lambda _: smaller)
     with pytest.raises(Refused, match=r"are free. The nearest that fits: batch_size 2, accumulation 4\."):
         Footprint(context, asked, base, Choice("fp32", "a test says so"), longest=4000)
     told = next(runs.all_events(store, spec.id, "memory"))

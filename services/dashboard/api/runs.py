@@ -80,7 +80,9 @@ def estimate_run(body: JobBody) -> dict[str, Any]:
     )
     assert recipe is not None
     gpu = max((gpu["memory_total"] for gpu in here().watch.latest().gpus), default=None)
-    return estimate(here().settings, store(), job, recipe, gpu or memory()[1], on_gpu=gpu is not None).model_dump()
+    most = int(here().settings.train_memory_gib * 2**30)
+    available = min(gpu, most or gpu) if gpu else memory()[1]
+    return estimate(here().settings, store(), job, recipe, available, on_gpu=bool(gpu)).model_dump()
 
 
 @api.get("/<run_id>", responses={200: Run, **problem(400, 404)})
