@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer
-from trl import DPOConfig, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from services.trainer.attention import ROW
 from services.trainer.child import Context
 from services.trainer.curve import Curve
 from services.trainer.packing import Flat
-from services.trainer.preferences import PairTrainer
 from shared import estimate
 from shared.schemas import Recipe
 
@@ -88,6 +87,20 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read
     return trainer
+
+
+class PairTrainer(DPOTrainer):
+    """TRL's trainer over pairs that are token ids already; its reference is the model with the adapter off."""
+
+    def __init__(self, model: Any, **given: Any) -> None:
+        super().__init__(model=model, **given)
+        # TRL copies a PEFT model's adapter as its reference. This one starts from zero, so the base alone is the same, and
+        # the copy would be saved with each checkpoint.
+        if "ref" in model.peft_config:
+            model.delete_adapter("ref")
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
 
 
 def optimizer(recipe: Recipe) -> str:

@@ -1,15 +1,12 @@
-"""Pairs of answers for DPO: as columns of token ids, in TRL's trainer, and which answer a model prefers.
+"""Pairs of answers for DPO: as columns of token ids, as examples, and which answer a model prefers.
 
 Source of the method: Rafailov et al., Direct Preference Optimization, https://arxiv.org/abs/2305.18290.
 """
-
-import services.trainer.unsloth_first  # noqa: F401, I001
 
 from typing import Any
 
 import torch
 from datasets import Dataset, Features, Sequence, Value
-from trl import DPOTrainer
 
 from shared.harmony import IGNORED, Example
 
@@ -37,20 +34,6 @@ def as_examples(dataset: Dataset, name: str = "chosen") -> Dataset:
     if "prompt_ids" not in dataset.column_names:
         return dataset
     return Dataset.from_list([side(row, name) for row in dataset])
-
-
-class PairTrainer(DPOTrainer):
-    """TRL's trainer over pairs that are token ids already; its reference is the model with the adapter off."""
-
-    def __init__(self, model: Any, **given: Any) -> None:
-        super().__init__(model=model, **given)
-        # TRL copies a PEFT model's adapter as its reference. This one starts from zero, so the base alone is the same, and
-        # the copy would be saved with each checkpoint.
-        if "ref" in model.peft_config:
-            model.delete_adapter("ref")
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset
 
 
 @torch.no_grad()
