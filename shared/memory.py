@@ -19,6 +19,8 @@ CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
 LOGITS = 512 << 20  # most that the loss may take for the logits of the part it works on: model.py tells Unsloth so
 ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
 MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
+GPU_REST = 200 << 20  # what is left over between the allocator's blocks, and small things
+DECODED_ROWS = 192  # rows an expert gets, above which Unsloth decodes the whole of its layer first
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
 CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
 OPTIMIZER_BYTES = {"adamw_8bit": 2.06, "adamw_torch": 8, "adamw_torch_fused": 8}  # of a trainable parameter
@@ -44,7 +46,7 @@ def predict(folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, to
         "weights": _weights(folder, config, recipe, form, on_gpu),
         "adapter": 8 * adapter,
         "optimizer": int(optimizer * adapter),
-        "activations": _activations(config, recipe, tokens, on_gpu),
+        "activations": _activations(config, recipe, form, tokens, on_gpu),
         "logits": _logits(config, tokens, on_gpu),
         "runtime": GPU_RUNTIME if on_gpu else CPU_RUNTIME,
     }
@@ -134,14 +136,19 @@ def _weights(folder: Path, config: dict[str, Any], recipe: Recipe, form: Form, o
     return int(found - offloaded)
 
 
-def _activations(config: dict[str, Any], recipe: Recipe, tokens: int, on_gpu: bool) -> int:
-    """What one layer needs while it is computed again on the way back, and what is kept of the others."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    routed = config["num_experts_per_tok"] * (hidden + 3 * inner)
+def _activations(config: dict[str, Any], recipe: Recipe, form: Form, tokens: int, on_gpu: bool) -> int:
+    """What one layer needs while it is computed again on the way back, and what is kept of the others. MXFP4 experts are
+    decoded as a whole for micro batches that are not short, which is the peak until the tokens' own share is larger."""
+    hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
+    chosen = config["num_experts_per_tok"]
+    routed = chosen * (hidden + 3 * inner)
     width = 2 if on_gpu else 4
-    layer = tokens * width * (12 * hidden + 3 * routed)
+    layer = int(tokens * width * (12 * hidden + 4.1 * routed))
+    if form == "mxfp4" and on_gpu and tokens * chosen >= DECODED_ROWS * experts:
+        decoded = experts * 3 * hidden * inner * width
+        layer = max(layer, decoded + int(tokens * width * (12 * hidden + 3.3 * routed)))
     kept = 0 if recipe.gradient_checkpointing and on_gpu else 1 if recipe.gradient_checkpointing else 12
-    return int(layer + kept * config["num_hidden_layers"] * tokens * hidden * width)
+    return layer + kept * config["num_hidden_layers"] * tokens * hidden * width + (GPU_REST if on_gpu else 0)
 
 
 def _logits(config: dict[str, Any], tokens: int, on_gpu: bool) -> int:

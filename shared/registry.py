@@ -18,6 +18,7 @@ from shared.store import (
     publish,
     read_json,
     split_reference,
+    take_away,
     write_atomic,
 )
 
@@ -112,6 +113,14 @@ def adapters(store: Store) -> list[AdapterCard]:
     """All adapters, the newest first."""
     cards = [AdapterCard.model_validate(read_json(p)) for p in store.adapters().glob("[!.]*/v*/card.json")]
     return sorted(cards, key=lambda card: (card.created, card.version), reverse=True)
+
+
+def remove_adapter(store: Store, reference: str) -> None:
+    """Take an adapter away in one step. Its folder stays, empty: it keeps the number, so that name@version never means
+    something else. Raises NotFound."""
+    folder = store.adapter(adapter_card(store, reference).reference)
+    take_away(store, folder, store.adapters())
+    folder.mkdir()
 
 
 # ---- exports

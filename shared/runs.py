@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from shared.schemas import ENDED, Job, Kind, Recipe, RunSpec, State, Status, now
-from shared.store import NotFound, Store, append_line, publish, read_json, write_json
+from shared.store import NotFound, Store, append_line, publish, read_json, write_atomic, write_json
 
 PAGE_BYTES = 1 << 20
 RESERVE = 64 << 10  # bytes kept free for a run that is worked on, so that its end can be written on a full disk
@@ -33,9 +33,12 @@ def create(
     recipe: Recipe | None = None,
     cloned_from: str | None = None,
     request_id: str | None = None,
+    sweep: str | None = None,
+    trial: int | None = None,
 ) -> RunSpec:
     """Make the directory of a queued run, whole or not at all, and return its spec; if it is there already, that one's."""
-    spec = RunSpec(id=run_id, kind=kind, job=job, recipe=recipe, cloned_from=cloned_from, request_id=request_id)
+    origin = {"cloned_from": cloned_from, "request_id": request_id, "sweep": sweep, "trial": trial}
+    spec = RunSpec(id=run_id, kind=kind, job=job, recipe=recipe, **origin)
     with store.staging(store.runs()) as folder:
         (folder / "attempts").mkdir()
         (folder / "checkpoints").mkdir()
@@ -196,16 +199,22 @@ def check_ended(store: Store, run_id: str) -> None:
         raise RunConflict(f"Run {run_id} is cancelled, but its message still waits in the queue. Try again in a while.")
 
 
-def request_cancel(store: Store, run_id: str) -> None:
-    """Ask the run to stop after its current step. Raises RunConflict if it has ended."""
+def request_cancel(store: Store, run_id: str, reason: str = "") -> None:
+    """Ask the run to stop after its current step; `reason` is what it then says. Raises RunConflict if it has ended."""
     state = read_status(store, run_id).state
     if state in ENDED:
         raise RunConflict(f"Run {run_id} has already {'been ' if state == 'cancelled' else ''}{state}.")
-    (store.run(run_id) / "cancel").touch()
+    write_atomic(store.run(run_id) / "cancel", reason)
 
 
 def cancel_requested(store: Store, run_id: str) -> bool:
     return (store.run(run_id) / "cancel").exists()
+
+
+def cancel_reason(store: Store, run_id: str) -> str:
+    """Why the run was asked to stop; empty where nobody said, or nobody asked."""
+    path = store.run(run_id) / "cancel"
+    return path.read_text() if path.exists() else ""
 
 
 def request_stop(store: Store, run_id: str) -> None:

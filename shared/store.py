@@ -54,6 +54,12 @@ class Store:
     def run(self, run_id: str) -> Path:
         return self.root.joinpath("runs", check_name(run_id, "run id"))  # one step: lists ask for thousands
 
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    def sweep(self, sweep_id: str) -> Path:
+        return self.sweeps() / check_name(sweep_id, "sweep id")
+
     def datasets(self) -> Path:
         return self.root / "datasets"
 
@@ -174,6 +180,15 @@ def publish(staged: Path, target: Path) -> bool:
         raise
     _fsync(target.parent)
     return True
+
+
+def take_away(store: Store, folder: Path, beside: Path) -> None:
+    """Take a published folder or file away in one step: nobody sees half of it. Raises NotFound if somebody was faster."""
+    with store.staging(beside) as trash:
+        try:
+            folder.rename(trash / folder.name)
+        except FileNotFoundError:
+            raise NotFound(f"{folder.name} is not there any more: it has been deleted already.") from None
 
 
 def append_line(path: Path, line: str) -> None:

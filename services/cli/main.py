@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from services.cli import adapters, aliases, datasets, doctor, jobs, keys, talk
+from services.cli import adapters, aliases, datasets, doctor, jobs, keys, sweeps, talk
 from services.cli.client import Failure
 from services.cli.context import DEFAULT_URL, Connection
 from services.cli.show import err, safe
@@ -61,6 +61,7 @@ app.command()(keys.login)
 app.add_typer(datasets.app, name="datasets")
 app.command()(jobs.train)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(sweeps.app, name="sweep")
 app.command()(jobs.logs)
 app.command()(jobs.recipes)
 app.command()(jobs.fetch)

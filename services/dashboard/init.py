@@ -12,7 +12,7 @@ from shared import settings as environment
 from shared.store import Store
 
 FOLDERS = (
-    *("datasets", "runs", "adapters", "exports", "aliases", "keys", "secrets", "secrets/grafana", "workers"),
+    *("datasets", "runs", "sweeps", "adapters", "exports", "aliases", "keys", "secrets", "secrets/grafana", "workers"),
     *("redis", "prometheus", "grafana"),
 )
 

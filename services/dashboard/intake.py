@@ -18,7 +18,7 @@ from shared.datasets import Card
 from shared.datasets.errors import RowError
 from shared.harmony import Encoder, HarmonyError, length
 from shared.hub import encoder, snapshot
-from shared.store import NotFound, Store, free_bytes, publish
+from shared.store import NotFound, Store, free_bytes, publish, take_away
 
 BLOCK = 1 << 20
 ABANDONED = 24 * 3600  # seconds after which what a crash left behind is taken away
@@ -106,18 +106,14 @@ def name_from(filename: str) -> str:
 
 
 def remove(store: Store, folder: Path, beside: Path) -> None:
-    """Take a published folder or file away in one step: nobody sees half of it. Raises NotFound if somebody was faster."""
-    with store.staging(beside) as trash:
-        try:
-            folder.rename(trash / folder.name)
-        except FileNotFoundError:
-            raise NotFound(f"{folder.name} is not there any more: it has been deleted already.") from None
+    """`store.take_away`, and the disk is measured anew. Raises NotFound if somebody was faster."""
+    take_away(store, folder, beside)
     health.forget_disk(store)
 
 
 def abandoned(store: Store, now: float) -> list[Path]:
     """Staging folders and uploads that a crash left behind more than a day ago (`now` in Unix seconds)."""
-    places = (store.datasets(), store.runs(), store.adapters(), store.exports())
+    places = (store.datasets(), store.runs(), store.adapters(), store.exports(), store.sweeps())
     found = [path for place in places for pattern in (".staging-*", ".upload-*") for path in place.glob(pattern)]
     return [path for path in found if now - _modified(path, now) > ABANDONED]
 

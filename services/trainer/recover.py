@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from celery.worker import state as worker_state
 
-from services.trainer import tasks
+from services.trainer import sweep, tasks
 from shared import queue, runs
 from shared.gpus import gpus
 from shared.schemas import Status, now
@@ -39,7 +39,8 @@ def _watch(app: Celery, settings: Settings) -> None:
             seen = gpus() or seen
             show(store, since, held, seen)
             if not tasks.STOPPING.is_set():
-                sweep(app, settings, store)
+                tend(app, settings, store)
+                sweep.tend(app, store)
         except Exception:  # noqa: BLE001  # the watch must outlive a flushed queue or a full disk; the log has it
             tasks.logger.exception("the watch goes on")
         rest = time.monotonic() + interval
@@ -61,7 +62,7 @@ def show(store: Store, since: str, held: tuple[str | None, str | None], seen: li
     write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
 
 
-def sweep(app: Celery, settings: Settings, store: Store) -> None:
+def tend(app: Celery, settings: Settings, store: Store) -> None:
     """Adopt messages that others sent, cancel what was revoked, and queue again what nobody holds."""
     adopt(settings, store)
     for run_id, status in reversed(runs.in_state(store, "queued", "running")):

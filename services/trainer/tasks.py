@@ -139,7 +139,8 @@ def record(store: Store, run_id: str, attempt: int, code: int, starved: bool) ->
         runs.requeue(store, run_id)
     elif stopped:
         step = runs.read_status(store, run_id).step
-        runs.finish(store, run_id, "cancelled", f"Cancelled after step {step}; resume goes on from there.")
+        said = runs.cancel_reason(store, run_id) or f"Cancelled after step {step}; resume goes on from there."
+        runs.finish(store, run_id, "cancelled", said)
     else:
         said = next((e["reason"] for e in reversed(events) if e["type"] == "error"), None)
         runs.finish(store, run_id, "failed", said or exits.reason(code, store.run(run_id) / "log.txt", starved))

@@ -34,12 +34,16 @@ def resolve(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Recipe `name` with `overrides` in place of its values.
 
     Raises RecipeError that names each override that is unknown or out of bounds."""
-    values = yaml.safe_load(text(name))
-    unknown = [key for key in overrides or {} if key not in Recipe.model_fields]
+    return override(yaml.safe_load(text(name)), overrides or {})
+
+
+def override(values: dict[str, Any], overrides: dict[str, Any]) -> Recipe:
+    """The recipe of these values with `overrides` in place of some. Raises RecipeError as `resolve` does."""
+    unknown = [key for key in overrides if key not in Recipe.model_fields]
     if unknown:
         raise RecipeError(" ".join(_unknown(key) for key in unknown))
     try:
-        return Recipe.model_validate({**values, **(overrides or {})})
+        return Recipe.model_validate({**values, **overrides})
     except ValidationError as error:
         raise RecipeError(" ".join(_sentence(e) for e in error.errors())) from None
 

@@ -8,7 +8,8 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
-from shared import auth, runs
+from shared import auth, runs, sweeps
+from shared.schemas import SweepJob
 from shared.settings import Settings
 from tests.integration.api import Api
 
@@ -27,6 +28,10 @@ def api(settings: Settings) -> Api:
     runs.append_event(api.store, "train-1", "metric", step=1, loss=2.5)
     runs.append_event(api.store, "train-1", "proof", supervised=3)
     (api.store.run("train-1") / "log.txt").write_text("words\n")
+    asked = sweeps.submit(
+        settings, api.store, SweepJob(dataset="direct", recipe="tiny", overrides={"validation_share": 0.5})
+    )
+    api.store.sweep(asked.id).rename(api.store.sweep("sweep-1"))
     auth.create_key(api.store, "to be revoked")
     api("POST", "/api/chats", 201, json=TALK)
     return api
@@ -55,6 +60,7 @@ BODIES = {
     "/api/runs/{run_id}/clone": {},
     "/api/runs/estimate": {"kind": "train", "dataset": "chats", "recipe": "tiny"},
     "/api/queue/{run_id}/move": {"to": 1},
+    "/api/sweeps": {"dataset": "direct", "recipe": "tiny", "overrides": {"validation_share": 0.5}},
     "/api/aliases/{alias}": {"target": "chats@v1"},
     "/api/keys": {"name": "contract"},
 }
@@ -68,6 +74,7 @@ def names(api: Api) -> dict[str, dict[str, str]]:
         "datasets": {"ref": "chats", "upload": UPLOAD},
         "runs": {"run_id": "train-1"},
         "queue": {"run_id": "train-1"},
+        "sweeps": {"sweep_id": "sweep-1"},
         "adapters": {"ref": "chats@v1", "file": "card.json"},
         "keys": {"key_id": key},
         "exports": {"file": "chats-v1-MXFP4.gguf"},

@@ -30,6 +30,7 @@ RUN_ITEM = {
     "id": "train-20260102-030405-3f2a", "kind": "train", "created": NOW, "name": "shop", "dataset": "shop@3f2a1b4c5d6e",
     "recipe_name": "standard", "adapter": None, "encoding": None, "repository": None, "action": None, "state": "running", "step": 2,
     "steps": 4, "loss": 1.25, "reason": None, "result": None, "queued": NOW, "started": NOW, "ended": None, "attempt": 1,
+    "sweep": None, "trial": None,
 }  # fmt: skip
 RUN = RUN_ITEM | {
     "spec": {"id": RUN_ITEM["id"], "kind": "train", "created": NOW, "job": {"dataset": "shop@3f2a1b4c5d6e"},

@@ -6,7 +6,7 @@ from flask import Response, send_file
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 
-from services.dashboard import intake
+from services.dashboard import health
 from services.dashboard.api.datasets import users_of
 from services.dashboard.api.models import Adapter, AdapterFiles, AdapterPage, binary
 from services.dashboard.api.paging import Paging, page
@@ -66,9 +66,8 @@ def delete_adapter(path: AdapterPath) -> tuple[str, int]:
         raise Refusal(409, "conflict", f"The alias {pointing[0]!r} points at {reference}. Move it first.", pointing)
     if users := users_of("adapter", reference):
         raise Refusal(409, "conflict", f"{reference} is used by {', '.join(users)}. Wait for it, or cancel it.", users)
-    folder = store().adapter(reference)
-    intake.remove(store(), folder, store().adapters())
-    folder.mkdir()  # empty: it keeps the number, so that name@version never means something else
+    registry.remove_adapter(store(), reference)
+    health.forget_disk(store())
     return "", 204
 
 

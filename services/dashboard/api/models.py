@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, computed_field
 
-from shared.schemas import Action, AdapterCard, ExportCard, Kind, RunSpec, State
+from shared.schemas import Action, AdapterCard, ExportCard, Kind, RunSpec, State, SweepSpec, SweepTrial
 
 ProblemType = Literal[
     "not_found", "bad_request", "conflict", "refused", "too_large", "queue_unreachable", "unauthorized", "internal"
@@ -127,6 +127,8 @@ class RunItem(BaseModel):
     started: str | None
     ended: str | None
     attempt: int
+    sweep: str | None = Field(description="the sweep that it is a trial of")
+    trial: int | None = Field(description="its number in that sweep, from 1")
 
 
 class RunPage(Page):
@@ -189,6 +191,36 @@ class Metrics(BaseModel):
 class Log(BaseModel):
     text: str
     next: int
+
+
+# ---- sweeps
+
+
+class SweepItem(BaseModel):
+    id: str
+    created: str
+    name: str
+    dataset: str
+    recipe_name: str
+    searched: list[str] = Field(description="the values that it searches")
+    state: State
+    reason: str | None
+    asked: int = Field(description="trials that were asked for")
+    done: int = Field(description="trials that have ended")
+    pruned: int = Field(description="trials that were given up early because others were better there")
+    best: SweepTrial | None = Field(description="the trial with the lowest validation loss; its adapter is kept")
+    ended: str | None
+
+
+class SweepPage(Page):
+    items: list[SweepItem]
+
+
+class Sweep(SweepItem):
+    spec: SweepSpec
+    trials: list[SweepTrial]
+    importances: dict[str, float] = Field(description="share of each value in how good trials differ from the others")
+    cancel_requested: bool
 
 
 # ---- what was made

@@ -12,12 +12,14 @@ from services.dashboard.api import (
     recipes,
     sse,
     storage,
+    sweeps,
     system,
 )
 
 PARTS = (
     keep.api,
     sse.api,
+    sweeps.api,
     queue.api,
     adapters.api,
     exports.api,

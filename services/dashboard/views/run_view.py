@@ -53,6 +53,7 @@ def line(spec: dict[str, Any], status: Status) -> dict[str, Any]:
         "recipe_name": job.get("recipe"),
         "action": job.get("action", "fetch") if spec["kind"] == "fetch" else None,
     }
+    named |= {"sweep": spec.get("sweep"), "trial": spec.get("trial")}
     return {"id": spec["id"], "kind": spec["kind"], "created": spec["created"], **named} | {
         name: getattr(status, name) for name in FIELDS
     }
