@@ -48,13 +48,17 @@ def estimate(
     accepted, counted = card["rows"]["accepted"], card["tokens"]
     examples = max(1, round(accepted * (1 - recipe.validation_share)))
     mean = min(counted["mean"], recipe.max_length) if counted else recipe.max_length / 2
+    if recipe.method == "text" and counted:  # longer rows are parted
+        examples = max(examples, round(counted["total"] * (1 - recipe.validation_share) / recipe.max_length))
+    if recipe.method == "dpo":  # both answers, each with the prompt
+        mean *= 2
     rows = math.ceil(examples * mean / (FILLED * recipe.max_length)) if recipe.packing else examples
     batch = recipe.batch_size * recipe.accumulation
     count = steps(recipe, rows)
     notes = []
     if not counted:
         notes.append("The data set's tokens are not counted yet, so half of max_length is assumed for each row.")
-    elif counted["max"] > recipe.max_length:
+    elif counted["max"] > recipe.max_length and recipe.method != "text":
         notes.append(
             f"Rows longer than {recipe.max_length:,} tokens are cut; the longest has {counted['max']:,}. Raise max_length to keep them."
         )
@@ -86,11 +90,12 @@ def _seconds(store: Store, recipe: Recipe, tokens: float) -> tuple[float | None,
     """Time by the speed of the newest run here on the same base, its start included, and where that is from."""
     for run_id in [i for i in runs.ids(store) if i.startswith("train-")][:MOST_RUNS]:
         spec = runs.read_spec(store, run_id)
-        found = _pace(store, spec) if spec.recipe and spec.recipe.base_model == recipe.base_model else None
+        alike = spec.recipe and (spec.recipe.base_model, spec.recipe.method) == (recipe.base_model, recipe.method)
+        found = _pace(store, spec) if alike else None
         if found:
             speed, start = found
             return round(start + tokens / speed, 1), f"{speed:,.0f} tokens a second in {run_id}"
-    return None, "no run of this base model has been made here yet"
+    return None, "no run of this base model by this method has been made here yet"
 
 
 def _pace(store: Store, spec: RunSpec) -> tuple[float, float] | None:

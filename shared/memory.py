@@ -136,7 +136,8 @@ def adapter_parameters(config: dict[str, Any], recipe: Recipe) -> int:
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     attention = 2 * (hidden + queries) + 2 * (hidden + keys)
     experts = config["num_local_experts"] * ((hidden + 2 * inner) + (inner + hidden))
-    a_layer = attention * recipe.train_attention + experts * recipe.train_experts
+    router = hidden + config["num_local_experts"]
+    a_layer = attention * recipe.train_attention + experts * recipe.train_experts + router * recipe.train_router
     return recipe.lora_rank * config["num_hidden_layers"] * a_layer
 
 
@@ -155,8 +156,9 @@ def nearest(recipe: Recipe) -> Iterator[dict[str, Any]]:
 
 
 def tokens(recipe: Recipe, longest: int) -> int:
-    """Tokens of the largest micro batch when the longest example has `longest`."""
-    return recipe.batch_size * (recipe.max_length if recipe.packing else min(longest, recipe.max_length))
+    """Tokens of the largest micro batch when the longest example, or side of a pair, has `longest`."""
+    sides = 2 if recipe.method == "dpo" else 1
+    return recipe.batch_size * sides * (recipe.max_length if recipe.packing else min(longest, recipe.max_length))
 
 
 def halved(values: dict[str, Any]) -> dict[str, int] | None:

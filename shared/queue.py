@@ -81,12 +81,15 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
         changes["adapter"] = target.name
     if kind == "train":
         name = job.name or str(changes["dataset"]).partition("@")[0]
-        changes |= {"name": check_name(name, "adapter"), "recipe": job.recipe or "standard"}
+        kind_of = registry.dataset_card(store, str(changes["dataset"]))["kind"]
+        changes |= {"name": check_name(name, "adapter"), "recipe": job.recipe or recipes.FOR_KIND[kind_of]}
     if kind == "export":
         changes["encoding"] = job.encoding or "MXFP4"
     if kind == "evaluate" and not job.dataset:
         changes["dataset"] = registry.adapter_card(store, changes["adapter"]).dataset
     job = job.model_copy(update=changes)
+    if kind == "evaluate":
+        _check_kind(store, job, registry.adapter_card(store, str(job.adapter)).values, str(job.adapter))
     if kind != "train":
         if job.recipe or job.overrides:
             raise RecipeError(f"A job of the kind {kind!r} takes no recipe.")
@@ -94,7 +97,21 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
     recipe = recipes.resolve(str(job.recipe), job.overrides)
     if recipe.base_model == "default":
         recipe = recipe.model_copy(update={"base_model": settings.base_model})
+    _check_kind(store, job, recipe, f"The recipe {job.recipe}")
     return job, recipe
+
+
+def _check_kind(store: Store, job: Job, recipe: Recipe, who: str) -> None:
+    """Refuse a data set whose rows the method cannot learn from; `who` begins the sentence."""
+    found, wanted = registry.dataset_card(store, str(job.dataset))["kind"], recipes.LEARNS_FROM[recipe.method]
+    if found == wanted:
+        return
+    fitting = [name for name in recipes.names() if recipes.LEARNS_FROM[recipes.resolve(name).method] == found]
+    other = f", or the recipe {' or '.join(fitting)} for this one" if job.recipe else ""
+    raise JobRefused(
+        f"{who} learns from {wanted} by the method {recipe.method}, and the data set {job.dataset} is of {found}. "
+        f"Take a data set of {wanted}{other}."
+    )
 
 
 def _check_action(settings: Settings, store: Store, kind: Kind, job: Job) -> None:

@@ -23,6 +23,7 @@ from shared.store import (
 )
 
 Served = Literal["base", "adapter", "export"]
+OLD_CARD = {"kind": "conversations"}  # what the card of a data set lacks that is older than kinds
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Target:
 def dataset_card(store: Store, reference: str) -> dict[str, Any]:
     """The card of data set `name@version`, or of the newest version of `name`. Raises NotFound."""
     full = dataset_reference(store, reference)
-    return {**read_json(store.dataset(full) / "card.json"), "reference": full}
+    return {**OLD_CARD, **read_json(store.dataset(full) / "card.json"), "reference": full}
 
 
 def dataset_reference(store: Store, reference: str) -> str:
@@ -61,7 +62,7 @@ def datasets(store: Store) -> list[dict[str, Any]]:
     """The cards of all data sets, the newest first."""
     cards = []
     for path in store.datasets().glob("[!.]*/[!.]*/card.json"):
-        cards.append({**read_json(path), "reference": f"{path.parent.parent.name}@{path.parent.name}"})
+        cards.append({**OLD_CARD, **read_json(path), "reference": f"{path.parent.parent.name}@{path.parent.name}"})
     return sorted(cards, key=lambda card: card["created"], reverse=True)
 
 

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["train", "evaluate", "export", "fetch"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Method = Literal["sft", "dpo", "text"]
+DataKind = Literal["conversations", "preferences", "text"]
 Policy = Literal["final", "analysis+final", "last_turn"]
 Effort = Literal["low", "medium", "high"]
 Encoding = Literal["MXFP4", "F16", "Q8_0", "merged"]
@@ -30,12 +32,19 @@ class Recipe(Strict):
     """Every value of a training run. The YAML files beside this module give each its default for a purpose."""
 
     about: str = Field("", description="what the recipe is for")
+    method: Method = Field(
+        "sft",
+        description="how it learns: sft from conversations, dpo from pairs of a preferred and a rejected answer, text "
+        "from plain text",
+    )
     base_model: str = Field("default", description="repository on the hub; 'default' is TANDEM_BASE_MODEL")
     revision: str = Field("main", description="branch, tag or commit of the base model")
     precision: Literal["auto", "mxfp4", "nf4", "bf16", "fp32"] = Field(
         "auto", description="weights of the frozen base: auto takes the checkpoint as it is on a GPU, fp32 on a CPU"
     )
-    max_length: int = Field(1024, ge=32, le=131072, description="tokens of one example; what is longer is cut")
+    max_length: int = Field(
+        1024, ge=32, le=131072, description="tokens of one example; what is longer is cut, plain text into several"
+    )
 
     lora_rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
     lora_alpha: float = Field(32, gt=0, le=1024, description="scale of the adapter; twice the rank is usual")
@@ -43,8 +52,12 @@ class Recipe(Strict):
     rslora: bool = Field(False, description="scale by alpha over the root of the rank; for ranks above 32")
     train_attention: bool = Field(True, description="adapt the four projections of attention")
     train_experts: bool = Field(True, description="adapt the experts, where most of the parameters are")
+    train_router: bool = Field(False, description="adapt what sends tokens to experts as well; needs train_experts")
 
-    supervise: Policy = Field("analysis+final", description="the channels whose tokens are learned")
+    supervise: Policy = Field("analysis+final", description="the channels whose tokens are learned, by sft")
+    dpo_beta: float = Field(
+        0.1, gt=0, le=10, description="how closely dpo keeps to the base: the higher, the less answers change"
+    )
     reasoning_effort: Effort = Field("medium", description="effort of conversations that name none")
     validation_share: float = Field(
         0.1, ge=0, le=0.5, description="share of rows kept out of training, chosen by content"
@@ -109,6 +122,15 @@ class Recipe(Strict):
             raise ValueError(
                 "lora_dropout must be 0 while train_experts is on: PEFT cannot drop inputs of fused experts"
             )
+        # While a GPU decodes, Unsloth applies a router's LoRA only where the experts have one; NF4 renames the router's weight.
+        if self.train_router and (not self.train_experts or self.precision == "nf4"):
+            raise ValueError("train_router needs train_experts, and a precision other than nf4")
+        if self.method != "sft" and self.supervise != "analysis+final":
+            raise ValueError(
+                f"supervise is for the method sft; {self.method} learns all of an answer or a text, so leave it out"
+            )
+        if self.method == "dpo" and self.packing:
+            raise ValueError("packing is for the methods sft and text; dpo takes its pairs as they are")
         if self.scheduler == "cosine_with_min_lr" and self.min_learning_rate is None:
             raise ValueError("scheduler cosine_with_min_lr needs min_learning_rate")
         if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:

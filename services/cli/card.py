@@ -14,16 +14,20 @@ def dataset(item: Mapping[str, Any]) -> None:
     """The card of a data set: rows, tokens, languages and reasoning."""
     rows, reasoning, tokens = item["rows"], item["reasoning"], item.get("tokens")
     counts = [f"{rows['accepted']:,} accepted"]
+    text = item.get("kind") == "text"
     counts += [f"{rows[kind]:,} {kind}" for kind in ("rejected", "duplicate") if rows.get(kind)]
     efforts = ", ".join(f"{name} {count:,}" for name, count in reasoning["by_effort"].items())
     show.out.print(show.safe(item["reference"]), style="bold")
     show.facts(
         {
+            "kind": item.get("kind"),
             "rows": ", ".join(counts),
-            "turns": f"{item['turns']['mean']:g} on average, at most {item['turns']['max']}",
+            "turns": None if text else f"{item['turns']['mean']:g} on average, at most {item['turns']['max']}",
             "tokens": tokens
             and f"{tokens['total']:,} in all, {tokens['mean']:,.0f} on average, at most {tokens['max']:,}",
-            "reasoning": f"{show.share(reasoning['share'])} of the rows" + (f" (effort: {efforts})" if efforts else ""),
+            "reasoning": None
+            if text
+            else f"{show.share(reasoning['share'])} of the rows" + (f" (effort: {efforts})" if efforts else ""),
             "thinks in": _shares(reasoning["languages"]),
             "languages": _shares(item["languages"]),
             "tools": f"{item['tools']:,} rows" if item["tools"] else None,
@@ -41,7 +45,7 @@ def dataset(item: Mapping[str, Any]) -> None:
             f"! See why rows were rejected: tandem datasets rejected {show.safe(item['reference'])}", style="yellow"
         )
     if tokens:
-        show.out.print("\ntokens in a conversation", style="dim")
+        show.out.print("\ntokens in a row", style="dim")
         histogram(tokens["histogram"]["edges"], tokens["histogram"]["counts"])
 
 

@@ -1,4 +1,4 @@
-"""tandem datasets: add, look at, mix and import conversations."""
+"""tandem datasets: add, look at, mix and import rows to learn from."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +24,11 @@ def datasets(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
         show.raw(items)
         return
     show.table(
-        ["!data set", "#rows", "#tokens", "#reasoning", "language", "#size", "!added"],
+        ["!data set", "kind", "#rows", "#tokens", "#reasoning", "language", "#size", "!added"],
         [
             (
                 item["reference"],
+                item.get("kind"),
                 show.number(item["rows"]["accepted"]),
                 show.number((item.get("tokens") or {}).get("total")),
                 show.share(item["reasoning"]["share"]),
@@ -37,19 +38,19 @@ def datasets(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
             )
             for item in items
         ],
-        "There is no data set yet. Add conversations with: tandem datasets add FILE",
+        "There is no data set yet. Add one with: tandem datasets add FILE",
     )
 
 
 @app.command()
 def add(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="JSONL, JSON, CSV or Parquet, also compressed.")],
+    file: Annotated[Path, typer.Argument(help="JSONL, JSON, CSV, Parquet or plain text (.txt, .md), also compressed.")],
     name: Annotated[str | None, typer.Option(help="Otherwise made from the file's name.")] = None,
     licence: Annotated[str | None, typer.Option(help="The licence of the conversations.")] = None,
     json: Json = False,
 ) -> None:
-    """Upload a file of conversations. Every row of it is checked."""
+    """Upload a file of conversations, of pairs of a chosen and a rejected answer, or of text. Every row is checked."""
     if not file.is_file():
         raise Failure(f"There is no file {str(file)!r}.")
     columns = (
@@ -97,7 +98,9 @@ def tokens(
     ctx: typer.Context,
     ref: Ref,
     row: Annotated[int, typer.Option(min=0, help="Which row.")] = 0,
-    policy: Annotated[str | None, typer.Option(help="What is learned: analysis+final, final or last_turn.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="What of a conversation is learned: analysis+final, final or last_turn.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut after so many tokens, as a recipe does.")] = None,
     json: Json = False,
 ) -> None:

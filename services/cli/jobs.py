@@ -20,7 +20,9 @@ ENDED = ("succeeded", "failed", "cancelled")
 def train(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(help="name@version, or a name for its newest version.")],
-    recipe: Annotated[str, typer.Option(help="`tandem recipes` lists them.")] = "standard",
+    recipe: Annotated[
+        str | None, typer.Option(help="`tandem recipes` lists them; by default one for the data set's kind of rows.")
+    ] = None,
     set_: Set = None,
     name: Annotated[str | None, typer.Option(help="Name of the adapter; otherwise the data set's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and queue nothing.")] = False,

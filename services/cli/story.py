@@ -97,6 +97,7 @@ def point(event: Mapping[str, Any]) -> str:
     names = {
         "loss": "loss",
         "validation_loss": "validation",
+        "reward_margin": "chosen over rejected",
         "learning_rate": "learning rate",
         "tokens_per_second": "tok/s",
     }

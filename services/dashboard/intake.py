@@ -16,7 +16,7 @@ from services.dashboard.errors import Refusal
 from shared import registry
 from shared.datasets import Card
 from shared.datasets.errors import RowError
-from shared.harmony import Encoder, HarmonyError, render
+from shared.harmony import Encoder, HarmonyError, length
 from shared.hub import encoder, snapshot
 from shared.store import NotFound, Store, free_bytes, publish, take_away
 
@@ -41,7 +41,7 @@ def token_counter() -> tuple[Counter | None, str]:
 
     def count(row: dict[str, Any]) -> int:
         try:
-            return len(base.encode(render(row, date=date)))
+            return length(row, base, date)
         except HarmonyError as error:
             raise RowError(str(error)) from None
 

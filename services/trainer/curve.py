@@ -16,6 +16,8 @@ from shared import runs
 from shared.schemas import Recipe
 from shared.store import write_json
 
+# What DPO adds to the curve, by TRL's names: how far chosen answers gained on rejected ones, and in what share of pairs.
+REWARDS = {"reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies"}
 WHOLE = "whole.json"  # written last into a checkpoint: the size of each of its files
 SMOOTHED = 10
 
@@ -88,6 +90,7 @@ class Curve(TrainerCallback):
             epoch=logs.get("epoch"),
             tokens_per_second=round(done * self.tokens_per_step / seconds, 1) if seconds > 0 else None,
             memory_bytes=memory_bytes(),
+            **rewards(logs, ""),
         )
 
     def _watch(self, state: TrainerState, control: TrainerControl) -> None:
@@ -120,7 +123,9 @@ class Curve(TrainerCallback):
         self.clock_step = state.global_step
         self.validation_loss, self.validated_at = loss, state.global_step
         if state.global_step > self.told_validation:
-            self.context.event("metric", step=state.global_step, validation_loss=loss)
+            self.context.event(
+                "metric", step=state.global_step, validation_loss=loss, **rewards(metrics or {}, "eval_")
+            )
         if loss < self.best - self.recipe.patience_threshold:
             self.best, self.worse = loss, 0
             return
@@ -151,6 +156,12 @@ class Curve(TrainerCallback):
         if kind not in self.warned:
             self.warned.add(kind)
             self.context.event("warning", kind=kind, text=text, step=state.global_step)
+
+
+def rewards(logs: dict[str, Any], prefix: str) -> dict[str, float]:
+    """The rewards among TRL's figures whose names begin with `prefix`, by our names; empty unless it is DPO."""
+    found = {name: logs.get(prefix + theirs) for name, theirs in REWARDS.items()}
+    return {("validation_" if prefix else "") + name: value for name, value in found.items() if value is not None}
 
 
 def seal(checkpoint: Path) -> None:

@@ -1,4 +1,4 @@
-"""Conversations as examples of token ids and labels, split into training and validation."""
+"""Rows as examples of token ids and labels, split into training and validation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,10 +9,11 @@ from typing import Any
 from datasets import Dataset, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
 
+from services.trainer import preferences
 from services.trainer.child import Context, Refused
 from shared import registry
 from shared.datasets import is_validation, stream
-from shared.harmony import Encoder, HarmonyError, examples
+from shared.harmony import Encoder, Example, HarmonyError, row_examples
 from shared.schemas import Recipe
 
 FEATURES = Features({"input_ids": Sequence(Value("int32")), "labels": Sequence(Value("int32"))})
@@ -45,6 +46,12 @@ def render(context: Context, recipe: Recipe, encoder: Encoder) -> tuple[Dataset,
         sides.append(_dataset(context.folder / "examples" / f"{side}.arrow", rows, recipe, encoder, date, count))
         counts[side] = vars(count)
     if not counts["train"]["supervised_tokens"]:
+        if recipe.method != "sft":
+            raise Refused(
+                f"Nothing of {context.spec.job.dataset} is learned: of its {counts['train']['rows']} training rows none "
+                f"could be used with max_length {recipe.max_length}. Add rows, or raise max_length, or lower "
+                f"validation_share (now {recipe.validation_share:g}) if all rows are kept for validation."
+            )
         raise Refused(
             f"Not one token of {context.spec.job.dataset} is supervised under the policy {recipe.supervise!r}: all "
             f"{counts['train']['rows']} training rows lack what it learns, or were cut before it at max_length "
@@ -66,7 +73,7 @@ def _dataset(
         for row in rows:
             count.rows += 1
             try:
-                found = examples(
+                found = row_examples(
                     row,
                     encoder=encoder,
                     date=date,
@@ -77,23 +84,28 @@ def _dataset(
             except HarmonyError as error:
                 count.unrendered.append(f"row {count.rows}: {error}")
                 continue
-            for example in found:
-                count.truncated += example.truncated
-                if not example.supervised:
+            for parts in [found] if recipe.method == "dpo" else [[example] for example in found]:
+                count.truncated += any(example.truncated for example in parts)
+                if not all(example.supervised for example in parts):
                     count.without_supervised += 1
                     continue
                 count.examples += 1
-                count.tokens += len(example.ids)
-                count.longest = max(count.longest, len(example.ids))
-                count.supervised_tokens += example.supervised
-                yield {"input_ids": example.ids, "labels": example.labels}
+                count.tokens += sum(len(example.ids) for example in parts)
+                count.longest = max(count.longest, *(len(example.ids) for example in parts))
+                count.supervised_tokens += sum(example.supervised for example in parts)
+                yield preferences.columns(*parts) if recipe.method == "dpo" else _columns(*parts)
 
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with ArrowWriter(path=str(cache), features=FEATURES) as writer:
+    features = preferences.FEATURES if recipe.method == "dpo" else FEATURES
+    with ArrowWriter(path=str(cache), features=features) as writer:
         for example in generate():
             writer.write(example)
         writer.finalize()
     return Dataset.from_file(str(cache))
+
+
+def _columns(example: Example) -> dict[str, list[int]]:
+    return {"input_ids": example.ids, "labels": example.labels}
 
 
 def today() -> str:

@@ -12,6 +12,7 @@ from services.trainer import parity
 from services.trainer.child import Context, Refused, main
 from services.trainer.data import render
 from services.trainer.model import load_adapter, load_base
+from services.trainer.preferences import as_examples, preference
 from shared import hub, registry
 
 EXAMPLES = 64
@@ -40,10 +41,12 @@ def evaluate(context: Context) -> None:
     for who in ("adapter", "base"):
         context.check()
         with model.disable_adapter() if who == "base" else torch.no_grad():
-            loss = mean_loss(context, model, examples)
+            loss = mean_loss(context, model, as_examples(examples))
             answers = [encoder.decode(answer.ids) for answer in parity.answers(model, prompts)]
         results[who] = {"loss": loss, "answers": answers}
         context.log(f"{who}: loss {loss:.4f}")
+    if adapter.values.method == "dpo":
+        results["preference"] = preference(model, examples)
     context.event("evaluation", unseen=unseen, prompts=[encoder.decode(ids) for ids in prompts], **results)
     context.event(
         "published", name=f"loss {results['base']['loss']:.4f} (base) → {results['adapter']['loss']:.4f} (adapter)"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as GGMLType
 
-from services.trainer.gguf_tensors import EXPERTS, PROJECTIONS, Tensor, encode
+from services.trainer.gguf_tensors import EXPERTS, LAYER, Tensor, encode
 from services.trainer.lora import Pair, read_pairs
 
 
@@ -21,16 +21,16 @@ def lora_tensors(adapter_dir: Path, base_config: dict) -> tuple[list[Tensor], fl
     pairs = read_pairs(adapter_dir, base_config)
     tensors: list[Tensor] = []
     for name, pair in pairs.items():
-        tensors += _attention(name, pair) if ".self_attn." in name else _experts(name, pair)
+        tensors += _experts(name, pair) if ".experts." in name else _plain(name, pair)
     alphas = {round(pair.scale * pair.a.shape[-2], 9) for pair in pairs.values()}
     if len(alphas) > 1:
         raise ValueError(f"a GGUF adapter has one alpha, and this one would need {sorted(alphas)}")
     return tensors, alphas.pop()
 
 
-def _attention(name: str, pair: Pair) -> Iterator[Tensor]:
-    _, _, layer, _, projection, _ = name.split(".")
-    yield from _pair(f"blk.{layer}.{PROJECTIONS[projection]}", pair.a, pair.b)
+def _plain(name: str, pair: Pair) -> Iterator[Tensor]:
+    _, _, layer, module = name.split(".", 3)
+    yield from _pair(f"blk.{layer}.{LAYER[module].removesuffix('.weight')}", pair.a, pair.b)
 
 
 def _experts(name: str, pair: Pair) -> Iterator[Tensor]:

@@ -1,8 +1,9 @@
 """A PEFT LoRA adapter on gpt-oss, by the name of the base tensor that each pair of matrices changes.
 
-Attention adapters are plain `lora.Linear`. Expert adapters come from `target_parameters`: PEFT nests one
-`ParamWrapper` per parameter, the inner one saved under `experts.base_layer`, and which parameter is the inner one
-depends on the order in which the module registered them. The key does not say, so the shapes do.
+Attention adapters are plain `lora.Linear`, and a router's has the same layout. Expert adapters come from
+`target_parameters`: PEFT nests one `ParamWrapper` per parameter, the inner one saved under `experts.base_layer`, and
+which parameter is the inner one depends on the order in which the module registered them. The key does not say, so the
+shapes do.
 """
 
 import json
@@ -15,8 +16,11 @@ import torch
 
 from services.trainer.gguf_tensors import Checkpoint
 
-_KEY = re.compile(r"layers\.(\d+)\.(?:self_attn\.([qkvo]_proj)|mlp\.experts(?:\.base_layer)*)\.lora_A\.weight$")
+_KEY = re.compile(
+    r"layers\.(\d+)\.(?:(self_attn\.[qkvo]_proj|mlp\.router)|mlp\.experts(?:\.base_layer)*)\.lora_A\.weight$"
+)
 
+ROUTER = "mlp.router"
 Keys = tuple[str, str]
 
 
@@ -31,21 +35,23 @@ class Pair:
 
 def read_pairs(adapter_dir: Path, base_config: dict) -> dict[str, Pair]:
     """The pairs of the adapter in `adapter_dir` for the base model with `config.json` = `base_config`, by the base's names:
-    `model.layers.0.self_attn.q_proj.weight` [out, in], `model.layers.0.mlp.experts.gate_up_proj` [experts, in, out].
+    `model.layers.0.self_attn.q_proj.weight` [out, in], `model.layers.0.mlp.router.weight` [experts, in],
+    `model.layers.0.mlp.experts.gate_up_proj` [experts, in, out].
 
     Raises ValueError when the adapter has anything else, or when its shapes do not fit the base or fit it in two ways.
     """
     adapter = json.loads((adapter_dir / "adapter_config.json").read_text())
     _check_layout(adapter)
     checkpoint = Checkpoint(adapter_dir, "adapter_model")
-    attention, experts = _pairs(checkpoint)
+    plain, experts = _pairs(checkpoint)
     found: dict[str, Pair] = {}
-    for (layer, projection), keys in attention.items():
-        _check_attention(checkpoint, keys, projection, base_config)
+    for (layer, module), keys in plain.items():
+        _check_plain(checkpoint, keys, module, base_config)
         a, b = (_whole(checkpoint, key) for key in keys)
-        found[f"model.layers.{layer}.self_attn.{projection}.weight"] = Pair(a, b, _scale(adapter, len(a)))
+        found[f"model.layers.{layer}.{module}.weight"] = Pair(a, b, _scale(adapter, len(a)))
     parameters, swapped = _expert_parameters(checkpoint, experts, base_config)
-    _check_targets(adapter, set(parameters.values()))
+    routers = {"router.weight"} if any(module == ROUTER for _, module in plain) else set()
+    _check_targets(adapter, set(parameters.values()), routers)
     for layer, keys in experts:
         a, b = _by_expert(checkpoint, keys, swapped, base_config["num_local_experts"])
         name = f"model.layers.{layer}.mlp.experts.{parameters[keys]}"
@@ -71,29 +77,29 @@ def _scale(adapter: dict, rank: int) -> float:
 
 
 def _pairs(checkpoint: Checkpoint) -> tuple[dict[tuple[int, str], Keys], list[tuple[int, Keys]]]:
-    """The adapter's (A, B) keys: attention by (layer, projection), experts as a list of (layer, pair)."""
-    attention: dict[tuple[int, str], Keys] = {}
+    """The adapter's (A, B) keys: attention and routers by (layer, module), experts as a list of (layer, pair)."""
+    plain: dict[tuple[int, str], Keys] = {}
     experts: list[tuple[int, Keys]] = []
     for key in sorted(checkpoint.names()):
         if match := _KEY.search(key):
-            layer, projection = int(match[1]), match[2]
+            layer, module = int(match[1]), match[2]
             pair = (key, key.replace("lora_A", "lora_B"))
-            if projection:
-                attention[layer, projection] = pair
+            if module:
+                plain[layer, module] = pair
             else:
                 experts.append((layer, pair))
-    known = {key for pair in [*attention.values(), *(pair for _, pair in experts)] for key in pair}
+    known = {key for pair in [*plain.values(), *(pair for _, pair in experts)] for key in pair}
     if odd := known ^ checkpoint.names():
-        raise ValueError(f"not LoRA pairs on attention or fused experts: {', '.join(sorted(odd)[:5])}")
+        raise ValueError(f"not LoRA pairs on attention, routers or fused experts: {', '.join(sorted(odd)[:5])}")
     if not known:
         raise ValueError("the adapter has no tensors")
-    return attention, experts
+    return plain, experts
 
 
-def _check_attention(checkpoint: Checkpoint, pair: Keys, projection: str, config: dict) -> None:
-    hidden = config["hidden_size"]
+def _check_plain(checkpoint: Checkpoint, pair: Keys, module: str, config: dict) -> None:
+    hidden, projection = config["hidden_size"], module.rpartition(".")[2]
     heads = config["num_key_value_heads" if projection in ("k_proj", "v_proj") else "num_attention_heads"]
-    width = heads * config["head_dim"]
+    width = config["num_local_experts"] if module == ROUTER else heads * config["head_dim"]
     expected = (width, hidden) if projection == "o_proj" else (hidden, width)
     (rank, width_in), (width_out, rank_b) = (checkpoint.shape(key) for key in pair)
     if rank != rank_b or (width_in, width_out) != expected:
@@ -132,9 +138,9 @@ def _widths(checkpoint: Checkpoint, pair: Keys) -> tuple[int, int]:
     return checkpoint.shape(pair[0])[1], checkpoint.shape(pair[1])[0]
 
 
-def _check_targets(adapter: dict, found: set[str]) -> None:
-    declared = {name.rpartition(".")[2] for name in adapter.get("target_parameters") or []}
-    if found != declared:
+def _check_targets(adapter: dict, experts: set[str], routers: set[str]) -> None:
+    declared = {name.removeprefix("mlp.").removeprefix("experts.") for name in adapter.get("target_parameters") or []}
+    if (found := experts | routers) != declared:
         raise ValueError(f"adapter_config.json targets {sorted(declared)}, the weights hold {sorted(found)}")
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from services.trainer.attention import ROW
 from services.trainer.child import Context
 from services.trainer.curve import Curve
 from services.trainer.packing import Flat
@@ -32,7 +33,13 @@ def build_trainer(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(
         context.folder / "tensorboard"
     )  # transformers 5 takes it from here alone
-    arguments = SFTConfig(
+    dpo = recipe.method == "dpo"
+    own = (
+        {"beta": recipe.dpo_beta, "pad_to_multiple_of": ROW if torch.cuda.is_available() else 8}
+        if dpo
+        else {"packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}  # the rows come packed
+    )
+    arguments = (DPOConfig if dpo else SFTConfig)(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
@@ -49,7 +56,6 @@ def build_trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
-        packing=False,  # the rows come packed
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
         logging_steps=recipe.log_every,
@@ -68,19 +74,33 @@ def build_trainer(
         run_name=context.spec.id,
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
+        **own,
     )
-    trainer = SFTTrainer(
+    trainer = (PairTrainer if dpo else SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=train_set,
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
-        data_collator=Flat(tokenizer.pad_token_id),
+        data_collator=None if dpo else Flat(tokenizer.pad_token_id),
         callbacks=[curve],
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read
     return trainer
+
+
+class PairTrainer(DPOTrainer):
+    """TRL's trainer over pairs that are token ids already; its reference is the model with the adapter off."""
+
+    def __init__(self, model: Any, **given: Any) -> None:
+        super().__init__(model=model, **given)
+        # TRL copies a PEFT model's adapter as its reference. This one starts from zero, so the base alone is the same, and
+        # the copy would be saved with each checkpoint.
+        if "ref" in model.peft_config:
+            model.delete_adapter("ref")
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
 
 
 def optimizer(recipe: Recipe) -> str:

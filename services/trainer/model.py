@@ -17,6 +17,7 @@ from shared.weights import Choice, choose
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+ROUTER = "mlp.router.weight"
 
 
 def choose_form(folder: Path, precision: str) -> Choice:
@@ -59,7 +60,8 @@ def load_base(
 
 
 def attach_lora(model: Any, recipe: Recipe) -> Any:
-    """Wrap the base in a fresh adapter that reaches attention, the experts, or both."""
+    """Wrap the base in a fresh adapter that reaches attention, the experts and the router, as the recipe wants."""
+    parameters = EXPERTS * recipe.train_experts + [ROUTER] * recipe.train_router
     return FastLanguageModel.get_peft_model(
         model,
         r=recipe.lora_rank,
@@ -70,26 +72,32 @@ def attach_lora(model: Any, recipe: Recipe) -> Any:
         target_modules=ATTENTION if recipe.train_attention else [],
         # Named outright: on fused checkpoints "all-linear" leaves the experts out
         # (https://github.com/unslothai/unsloth/issues/3405).
-        target_parameters=EXPERTS if recipe.train_experts else None,
+        target_parameters=parameters or None,
         use_gradient_checkpointing="unsloth" if recipe.gradient_checkpointing else False,
         random_state=recipe.seed,
     )
 
 
 def trainable(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
-    """Trainable tensors by kind: {"attention": {"tensors", "parameters"}, "experts": …}.
+    """Trainable tensors by part: {"attention": {"tensors", "parameters"}, "experts": …, "router": …}.
 
-    Raises Refused when a kind that the recipe trains has none."""
-    kinds = {"attention": {"tensors": 0, "parameters": 0}, "experts": {"tensors": 0, "parameters": 0}}
+    Raises Refused when a part that the recipe trains has none."""
+    wanted = {"attention": recipe.train_attention, "experts": recipe.train_experts, "router": recipe.train_router}
+    kinds = {kind: {"tensors": 0, "parameters": 0} for kind in wanted}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            kind = kinds["experts" if ".experts." in name else "attention"]
+            kind = kinds[part(name)]
             kind["tensors"] += 1
             kind["parameters"] += parameter.numel()
-    for kind, wanted in (("attention", recipe.train_attention), ("experts", recipe.train_experts)):
-        if wanted and not kinds[kind]["tensors"]:
-            raise Refused(f"The recipe trains the {kind}, but no tensor of theirs is trainable in this checkpoint.")
+    for kind, on in wanted.items():
+        if on and not kinds[kind]["tensors"]:
+            raise Refused(f"The recipe trains the {kind}, but no tensor of it is trainable in this checkpoint.")
     return kinds
+
+
+def part(name: str) -> str:
+    """The part of the model that a tensor of the adapter belongs to: "attention", "experts" or "router"."""
+    return next((kind for kind in ("experts", "router") if f".{kind}." in name), "attention")
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -106,6 +114,6 @@ def lora_norms(model: Any) -> dict[str, dict[str, float]]:
     for name, parameter in model.named_parameters():
         for side in ("A", "B"):
             if f"lora_{side}" in name:
-                kind = squares.setdefault("experts" if ".experts." in name else "attention", {"A": 0.0, "B": 0.0})
+                kind = squares.setdefault(part(name), {"A": 0.0, "B": 0.0})
                 kind[side] += float(parameter.detach().double().pow(2).sum())
     return {kind: {side: value**0.5 for side, value in sides.items()} for kind, sides in squares.items()}

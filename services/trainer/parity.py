@@ -16,7 +16,7 @@ from services.trainer.child import Context, Refused
 from services.trainer.data import today
 from shared import hub
 from shared.datasets import is_validation, stream
-from shared.harmony import HarmonyError, render
+from shared.harmony import Encoder, HarmonyError, render, row_examples
 from shared.schemas import AdapterCard
 from shared.store import NotFound
 
@@ -47,14 +47,21 @@ def prompts(context: Context, adapter: AdapterCard, base: Path) -> list[list[int
         rows = []
     found = []
     for row in rows[: 4 * PROMPTS] or [{"messages": [{"role": "user", "content": q}]} for q in QUESTIONS]:
-        asked = [m for m in row["messages"] if m["role"] != "assistant"]
         try:
-            ids = encoder.encode(render({**row, "messages": asked}, date=today(), generate=True))
+            ids = _prompt(row, encoder)
         except HarmonyError:
             continue
         if len(ids) <= adapter.values.max_length and len(found) < PROMPTS:
             found.append(ids)
     return found
+
+
+def _prompt(row: dict[str, Any], encoder: Encoder) -> list[int]:
+    """What a row asks, without its answers; of a text its beginning."""
+    if "text" in row:
+        return row_examples(row, encoder=encoder, date=today())[0].ids[:NEW_TOKENS]
+    asked = [m for m in row["messages"] if m["role"] != "assistant"]
+    return encoder.encode(render({**row, "messages": asked}, date=today(), generate=True))
 
 
 QUESTIONS = ("What can you do for me?", "Tell me something about yourself.", "How do I begin?")

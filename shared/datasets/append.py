@@ -39,8 +39,13 @@ def append(
 ) -> Card:
     """Write the rows of `parent`, if there is one, and the canonical `row` into the new directory `destination`.
 
-    Raises DatasetError when the parent is too large for that, or when the row cannot be rendered."""
+    Raises DatasetError when the parent is too large for that or holds no conversations, or when the row cannot be
+    rendered."""
     before = Card.load(parent) if parent else None
+    if before and before.kind != "conversations":
+        raise DatasetError(
+            f"{name} is a data set of {before.kind}; a conversation cannot be added to it. Take another name."
+        )
     if before and before.rows.accepted >= MOST_ROWS:
         raise DatasetError(
             f"{name} has {before.rows.accepted:,} rows; single conversations are added to at most {MOST_ROWS:,}. "

@@ -1,8 +1,13 @@
-"""One conversation in the form that Tandem trains on, and the rules that a row must keep to have it.
+"""One row in the form that Tandem trains on, and the rules that a conversation must keep to have it.
 
-A canonical row is `{"messages": [{"role", "content", "thinking"?, "tool_calls"?, "name"?, "tool_call_id"?}], "tools"?,
-"reasoning_effort"?}` with its keys in this order. `content` is always a string; `arguments` of a tool call always an
-object; a tool is always `{"type": "function", "function": {"name", ...}}`, as in OpenAI's chat format.
+A canonical row is, with its keys in this order, one of three kinds:
+
+- a conversation: `{"messages": [{"role", "content", "thinking"?, "tool_calls"?, "name"?, "tool_call_id"?}], "tools"?,
+  "reasoning_effort"?}`. `content` is always a string; `arguments` of a tool call always an object; a tool is always
+  `{"type": "function", "function": {"name", ...}}`, as in OpenAI's chat format.
+- a preference: a conversation's prompt and two answers to it, `{"messages": [...], "chosen": {...}, "rejected": {...},
+  "tools"?, "reasoning_effort"?}`; each answer is an assistant message.
+- a text: `{"text": "...", "continues"?: true}`, where `continues` says that its document goes on in the next row.
 """
 
 import hashlib
@@ -13,7 +18,8 @@ from shared.datasets.errors import RowError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 EFFORTS = ("low", "medium", "high")
-ROW_KEYS = ("messages", "tools", "reasoning_effort")
+SIDES = ("chosen", "rejected")
+ROW_KEYS = ("messages", *SIDES, "text", "continues", "tools", "reasoning_effort")
 MESSAGE_KEYS = ("role", "content", "thinking", "tool_calls", "name", "tool_call_id")
 THINKING_KEYS = ("thinking", "reasoning", "reasoning_content")
 KNOWN_KEYS = {*MESSAGE_KEYS, *THINKING_KEYS, "function_call"}
@@ -27,7 +33,8 @@ def encode(row: dict) -> bytes:
     Raises RowError for text that UTF-8 cannot hold and for numbers that JSON cannot.
     """
     ordered = {key: row[key] for key in ROW_KEYS if key in row}
-    ordered["messages"] = [{key: m[key] for key in MESSAGE_KEYS if key in m} for m in row["messages"]]
+    ordered |= {"messages": [_ordered(m) for m in row["messages"]]} if "messages" in row else {}
+    ordered |= {side: _ordered(row[side]) for side in SIDES if side in row}
     try:
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
@@ -36,6 +43,11 @@ def encode(row: dict) -> bytes:
         ) from None
     except ValueError as error:
         raise RowError(f"it holds a value that JSON cannot: {error}") from None
+
+
+def messages_of(row: dict) -> list[dict]:
+    """Every message of a canonical row: of a preference both answers as well, of a text none."""
+    return [*row.get("messages", ()), *(row[side] for side in SIDES if side in row)]
 
 
 def is_validation(row: dict, share: float) -> bool:
@@ -103,6 +115,10 @@ def kind(value: object) -> str:
 def shown(value: object) -> str:
     """The beginning of something from a file, safe to put into a sentence and to write as UTF-8."""
     return str(value)[:60].encode(errors="replace").decode()
+
+
+def _ordered(message: dict) -> dict:
+    return {key: message[key] for key in MESSAGE_KEYS if key in message}
 
 
 def _members(value: object) -> Iterable:

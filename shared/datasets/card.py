@@ -5,7 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel
 
-Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion"]
+from shared.schemas import DataKind
+
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "preference", "text"]
 
 
 class Histogram(BaseModel):
@@ -26,7 +28,7 @@ class Rows(BaseModel):
 
 
 class Turns(BaseModel):
-    """Turns of a conversation: its user messages, each with what follows it."""
+    """Turns of a conversation: its user messages, each with what follows it. A text has none."""
 
     min: int
     mean: float
@@ -35,7 +37,7 @@ class Turns(BaseModel):
 
 
 class Tokens(BaseModel):
-    """Tokens of a conversation as it is rendered for training."""
+    """Tokens of a row as it is rendered for training; of a preference, with the longer of its answers."""
 
     total: int
     mean: float
@@ -61,11 +63,14 @@ class Splits(BaseModel):
 
 
 class Card(BaseModel):
-    """A dataset. `bytes` is the size of data.jsonl, `sha256` its hash and `version` the first 12 digits of that."""
+    """A dataset. `bytes` is the size of data.jsonl, `sha256` its hash and `version` the first 12 digits of that.
+
+    All rows are of one `kind`; a card from before there were kinds is of conversations."""
 
     name: str
     version: str
     sha256: str
+    kind: DataKind = "conversations"
     format: Format
     file_format: str
     rows: Rows

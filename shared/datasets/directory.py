@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.datasets.canonical import encode
+from shared.datasets.canonical import encode, messages_of
 from shared.datasets.card import Card, Rows
+from shared.datasets.formats import KINDS
 from shared.datasets.statistics import Statistics
 
 STRIDE = 1000
@@ -69,15 +70,15 @@ class Writer:
             json.dumps({"line": line, "reason": reason, "text": text[:EXCERPT]}, ensure_ascii=False) + "\n"
         )
 
-    def finish(self, **fields: object) -> Card:
-        """Write and return the card; `fields` are those that are not counted here."""
+    def finish(self, *, format: str, **fields: object) -> Card:
+        """Write and return the card; the kind of the rows follows from `format`, `fields` are not counted here."""
         for file in (self.data, self.index, self.rejected):
             file.flush()
         self.rows.duplicate = self.statistics.duplicates()
         sha256 = self.hash.hexdigest()
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         counted = {"rows": self.rows, "sha256": sha256, "version": sha256[:12], "bytes": self.bytes, "created": created}
-        card = Card(**counted, **self.statistics.figures(), **fields)
+        card = Card(**counted, **self.statistics.figures(), kind=KINDS[format], format=format, **fields)
         card.save(self.directory)
         return card
 
@@ -91,8 +92,8 @@ def stream(directory: Path) -> Iterator[dict]:
 def rows(directory: Path, offset: int = 0, limit: int = 50, query: str | None = None) -> tuple[list[dict], int]:
     """A page of a dataset: (up to `limit` rows from the `offset`-th match on, number of all matches).
 
-    Each row carries its place in the dataset, from 0, as "index". With a `query` those rows match whose content,
-    thinking, names or tool calls contain it, whatever the case; that reads the whole file, a page without one does not.
+    Each row carries its place in the dataset, from 0, as "index". With a `query` those rows match whose text, thinking,
+    names or tool calls contain it, whatever the case; that reads the whole file, a page without one does not.
     """
     if offset < 0 or limit < 0:
         raise ValueError(f"A page starts at 0 or later and has 0 rows or more, not offset {offset}, limit {limit}.")
@@ -126,7 +127,9 @@ def _search(directory: Path, offset: int, limit: int, query: str) -> tuple[list[
 
 
 def _texts(row: dict) -> Iterator[str]:
-    for message in row["messages"]:
+    if "text" in row:
+        yield row["text"]
+    for message in messages_of(row):
         yield from (message[key] for key in ("content", "thinking", "name") if key in message)
         for call in message.get("tool_calls", ()):
             yield call["function"]["name"]

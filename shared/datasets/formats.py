@@ -1,7 +1,10 @@
-"""The four shapes in which people keep conversations, told apart by their columns, and the way to canonical rows."""
+"""The shapes in which people keep rows, told apart by their columns, and the way to canonical rows."""
 
-from shared.datasets.canonical import THINKING_KEYS, conversation, kind, parse_text, shown
+from itertools import takewhile
+
+from shared.datasets.canonical import SIDES, THINKING_KEYS, conversation, kind, parse_text, shown
 from shared.datasets.errors import RowError
+from shared.schemas import DataKind
 
 EXAMPLES = {
     "messages": '{"messages": [{"role": "user", "content": "2+2?"}, '
@@ -9,11 +12,25 @@ EXAMPLES = {
     "sharegpt": '{"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}',
     "alpaca": '{"instruction": "Add the numbers.", "input": "2 and 2", "output": "4"}',
     "prompt_completion": '{"prompt": "2+2?", "completion": "<think>Two and two.</think>4"}',
+    "preference": '{"prompt": "2+2?", "chosen": "4", "rejected": "5"}',
+    "text": '{"text": "Two and two are four."}',
+}
+KINDS: dict[str, DataKind] = {
+    **dict.fromkeys(("messages", "sharegpt", "alpaca", "prompt_completion"), "conversations"),
+    "preference": "preferences",
+    "text": "text",
+}
+CANONICAL: dict[DataKind, str] = {"conversations": "messages", "preferences": "preference", "text": "text"}
+COLUMNS_OF: dict[DataKind, tuple[str, ...]] = {
+    "conversations": ("messages", "tools", "reasoning_effort"),
+    "preferences": ("messages", *SIDES, "tools", "reasoning_effort"),
+    "text": ("text",),
 }
 LISTS = ("messages", "conversations", "conversation")
 ANSWERS = ("output", "response")
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
-COLUMNS = {*LISTS, *ANSWERS, "instruction", *(column for pair in PAIRS for column in pair)}
+PROMPTS = (*LISTS, "prompt", "instruction", "question", "input")
+COLUMNS = {*LISTS, *ANSWERS, *SIDES, "instruction", "text", *(column for pair in PAIRS for column in pair)}
 SPEAKERS = {
     **dict.fromkeys(("human", "user", "prompter"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "assistant"),
@@ -26,16 +43,34 @@ SPEAKERS = {
 def detect(row: dict) -> str | None:
     """The format whose columns `row` has (a key of EXAMPLES), or None. Letter case of the columns does not matter."""
     row = _lower(row)
+    if kind_of_columns(row) == "preferences":
+        return "preference"
     if field := _first(row, LISTS):
         return "sharegpt" if _speaks(row[field]) else "messages"
     if row.get("instruction") is not None and _first(row, ANSWERS):
         return "alpaca"
-    return "prompt_completion" if _pair(row) else None
+    if _pair(row):
+        return "prompt_completion"
+    return "text" if row.get("text") is not None else None
+
+
+def kind_of_columns(row: dict) -> DataKind | None:
+    """The kind of rows that have the columns of `row`, whatever stands in them; None where they say nothing."""
+    names = {str(key).strip().lower() for key in row}
+    if names.issuperset(SIDES):
+        return "preferences"
+    if names & {*LISTS, "instruction"} or any(names.issuperset(pair) for pair in PAIRS):
+        return "conversations"
+    return "text" if "text" in names else None
 
 
 def convert(row: dict, format: str, notes: set[str]) -> dict:
     """The canonical row of `row`, read as `format`. Raises RowError with the reason; see `conversation` for `notes`."""
     row = _lower(row)
+    if format == "preference":
+        return _preference(row, notes)
+    if format == "text":
+        return _text(row)
     if format in ("messages", "sharegpt"):
         field = _first(row, LISTS)
         if not field:
@@ -100,6 +135,89 @@ def _spoken(raw: object, where: str) -> dict:
     return rest | {"role": role, "content": content}
 
 
+def _text(row: dict) -> dict:
+    if row.get("text") is None:
+        raise RowError(_misfit(row, "text") if "text" not in row else "'text' is null")
+    if not _string(row, "text").strip():
+        raise RowError("'text' is empty")
+    return {"text": row["text"]} | ({"continues": True} if row.get("continues") is True else {})
+
+
+def _preference(row: dict, notes: set[str]) -> dict:
+    """A prompt and two answers. The prompt has columns of its own, or it is what both conversations begin with."""
+    if missing := next((side for side in SIDES if row.get(side) is None), None):
+        raise RowError(_misfit(row, "preference") if missing not in row else f"'{missing}' is null")
+    answers = [_answer(row[side], side) for side in SIDES]
+    if any(_asks(answer) for answer in answers):
+        both = takewhile(lambda pair: pair[0] == pair[1], zip(*answers, strict=False))
+        prompt = [message for message, _ in both]
+        answers = [answer[len(prompt) :] for answer in answers]
+    else:
+        prompt = _prompt(row)
+    if answers[0] == answers[1]:
+        raise RowError("'chosen' and 'rejected' are the same; there is nothing to prefer")
+    for side, answer in zip(SIDES, answers, strict=True):
+        if len(answer) != 1:
+            raise RowError(f"'{side}' has {len(answer)} messages after what both share; each must be one answer")
+    prompt = _with_system(prompt, row.get("system"))
+    tools, effort = row.get("tools"), row.get("reasoning_effort")
+    whole = [
+        conversation([*prompt, *answer], tools=tools, effort=effort, notes=notes, field=side)
+        for side, answer in zip(SIDES, answers, strict=True)
+    ]
+    chosen, rejected = (found["messages"].pop() for found in whole)
+    if (chosen["role"], rejected["role"]) != ("assistant", "assistant"):
+        raise RowError("'chosen' and 'rejected' must be messages of the assistant")
+    return whole[0] | {"chosen": chosen, "rejected": rejected}
+
+
+def _answer(value: object, side: str) -> list:
+    """A side as messages: it may be the answer's text, one message, or a conversation that ends with the answer."""
+    value = _structured(value)
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    messages = value if isinstance(value, list) else [value]
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        raise RowError(f"'{side}' is {kind(value)}; it must be an answer: a string, a message, or a list of messages")
+    return [_spoken(m, f"'{side}', message {n}") if "from" in m else m for n, m in enumerate(messages, 1)]
+
+
+def _asks(messages: list) -> bool:
+    return str(messages[0].get("role", "")).lower() != "assistant"
+
+
+def _prompt(row: dict) -> list:
+    field = _first(row, PROMPTS)
+    if not field:
+        raise RowError("it has no prompt: give it as 'prompt', or as what both 'chosen' and 'rejected' begin with")
+    value = _structured(row[field])
+    if isinstance(value, list):
+        return [
+            _spoken(m, f"message {n}") if isinstance(m, dict) and "from" in m else m for n, m in enumerate(value, 1)
+        ]
+    return [{"role": "user", "content": _question(row) if field == "instruction" else _string(row, field)}]
+
+
+def _structured(value: object) -> object:
+    """Messages that stand as JSON text in a CSV cell; any other text as it is, JSON or not."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        found = parse_text(value, "")
+    except RowError:
+        return value
+    messages = found if isinstance(found, list) else [found]
+    said = messages and all(isinstance(m, dict) and ("role" in m or "from" in m) for m in messages)
+    return found if said else value
+
+
+def _question(row: dict) -> str:
+    """An instruction, and the input that it is about."""
+    extra = _first(row, ("input", "context"))
+    more = f"\n\n{_string(row, extra)}" if extra and _string(row, extra).strip() else ""
+    return _string(row, "instruction") + more
+
+
 def _single(row: dict, format: str) -> list[dict]:
     """The messages of a row that holds one question and one answer."""
     if format == "alpaca":
@@ -107,10 +225,7 @@ def _single(row: dict, format: str) -> list[dict]:
             raise RowError(
                 _misfit(row, format) if "instruction" not in row else "its instruction or its output is null"
             )
-        extra = _first(row, ("input", "context"))
-        question = _string(row, "instruction") + (
-            f"\n\n{_string(row, extra)}" if extra and _string(row, extra).strip() else ""
-        )
+        question = _question(row)
     else:
         if not (pair := _pair(row)):
             raise RowError(_misfit(row, format))

@@ -1,4 +1,4 @@
-"""A file of conversations becomes a dataset's directory, in one pass and with little memory."""
+"""A file of rows becomes a dataset's directory, in one pass and with little memory."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from shared.datasets.canonical import kind, shown
 from shared.datasets.card import Card, Rows
 from shared.datasets.directory import EXCERPT, Writer
 from shared.datasets.errors import DatasetError, RowError
-from shared.datasets.formats import accepted_formats, convert, detect
+from shared.datasets.formats import KINDS, accepted_formats, convert, detect, kind_of_columns
 from shared.datasets.readers import DEFAULT_LIMITS, Limits, Record, Source
 
 Progress = Callable[[int, int, Rows], None]
@@ -89,6 +89,7 @@ class Intake:
         if record.blank:
             self.writer.rows.blank += 1
             return
+        self._check_kind(record.value, place)
         try:
             self._accept(record)
         except RowError as error:
@@ -97,6 +98,15 @@ class Intake:
             if len(self.rejected) < MAX_REASONS:
                 self.rejected.append({"line": record.line, "reason": reason, "text": text[:EXCERPT]})
             self.writer.reject(record.line, reason, text)
+
+    def _check_kind(self, value: object, place: str) -> None:
+        """Raise DatasetError when a row is of another kind than those before it."""
+        found = kind_of_columns(value) if isinstance(value, dict) else None
+        if self.format and found and found != KINDS[self.format]:
+            raise DatasetError(
+                f"The file mixes two kinds of rows: {place} is of {found}, those before it of {KINDS[self.format]}. "
+                "A data set has one kind: put them into two files and upload each."
+            )
 
     def _accept(self, record: Record) -> None:
         if record.problem:

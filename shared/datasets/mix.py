@@ -8,6 +8,7 @@ from pathlib import Path
 from shared.datasets.card import Card
 from shared.datasets.directory import Writer, stream
 from shared.datasets.errors import DatasetError
+from shared.datasets.formats import CANONICAL, COLUMNS_OF
 
 
 def mix(
@@ -27,7 +28,7 @@ def mix(
 
     No row is taken twice; without `total` there are as many rows as both permit. Which rows are taken follows from
     `seed`; they keep their order and are spread evenly, so that every stretch has about the same proportion. The same
-    arguments give the same version. Raises DatasetError when the two are the same or have too few rows.
+    arguments give the same version. Raises DatasetError when the two are the same, of two kinds, or have too few rows.
     """
     first, second = Card.load(reasoning_dir), Card.load(direct_dir)
     wanted = portions(first, second, share, total)
@@ -42,13 +43,13 @@ def mix(
         for n in range(rows):
             from_first = (n + 1) * wanted[0] // rows > n * wanted[0] // rows  # Bresenham's even spread
             writer.accept(next(picked[0 if from_first else 1]))
-        if not first.reasoning.rows:
+        if first.kind != "text" and not first.reasoning.rows:
             writer.statistics.warnings[f"rows taken as reasoning from {parents[0]}, which has no thinking"] = wanted[0]
         return writer.finish(
             name=name,
-            format="messages",
+            format=CANONICAL[first.kind],
             file_format="jsonl",
-            columns=["messages", "tools", "reasoning_effort"],
+            columns=list(COLUMNS_OF[first.kind]),
             source=f"mix of {' and '.join(parents)}",
             parents=parents,
             licence=licence or " + ".join(licences),
@@ -61,6 +62,11 @@ def portions(first: Card, second: Card, share: float, total: int | None = None) 
     if not 0 < share < 1:
         raise DatasetError(
             f"A mix with share {share} is no mix. Give the share of the first dataset as a number between 0 and 1."
+        )
+    if first.kind != second.kind:
+        raise DatasetError(
+            f"{first.name} holds {first.kind} and {second.name} holds {second.kind}: a data set has one kind of rows. "
+            "Choose two of the same kind."
         )
     if first.sha256 == second.sha256:
         raise DatasetError(f"Both are the same {first.rows.accepted:,} rows, so there is nothing to mix. Choose two.")

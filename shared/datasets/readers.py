@@ -13,6 +13,7 @@ from typing import BinaryIO
 from shared.datasets.canonical import check_depth
 from shared.datasets.errors import DatasetError, RowError
 from shared.datasets.json_rows import json_rows
+from shared.datasets.plain import sections
 from shared.datasets.sniff import HEAD, UTF8_BOM, UTF16_BOMS, header_fields, sniff
 
 MIB = 1024**2
@@ -55,7 +56,7 @@ class Source:
     def __post_init__(self) -> None:
         self.kind, self.gzipped = sniff(self.path, self.filename, self.limits.max_line)
         self.size = self.path.stat().st_size
-        self.unit = "line" if self.kind in ("jsonl", "csv") else "row"
+        self.unit = "line" if self.kind in ("jsonl", "csv", "text") else "row"
         self.file_format = self.kind + (".gz" if self.gzipped else "")
 
     def records(self) -> Iterator[Record]:
@@ -149,7 +150,7 @@ def _parsed(number: int, line: bytes) -> Record:
     except json.JSONDecodeError as error:
         problem = f"invalid JSON at column {error.colno}: {error.msg}"
     except UnicodeDecodeError as error:
-        problem = f"invalid UTF-8 at byte {error.start + 1} (0x{line[error.start]:02x}); save the file as UTF-8"
+        problem = _undecodable(error, line)
     except RecursionError:
         problem = "it is nested too deep"
     except ValueError as error:  # RowError, NaN, a number of thousands of digits
@@ -157,8 +158,34 @@ def _parsed(number: int, line: bytes) -> Record:
     return Record(number, problem=problem, text=_shown(line[:2000]))
 
 
+def _undecodable(error: UnicodeDecodeError, line: bytes) -> str:
+    return f"invalid UTF-8 at byte {error.start + 1} (0x{line[error.start]:02x}); save the file as UTF-8"
+
+
 def _refuse_constant(name: str) -> None:
     raise RowError(f"it holds {name}, which is not JSON")
+
+
+def text_rows(stream: BinaryIO, max_line: int) -> Iterator[Record]:
+    """Yield the sections of a plain text file; a line that is no UTF-8 is a problem of its own."""
+    problems: list[Record] = []
+
+    def lines() -> Iterator[tuple[int, str]]:
+        for number, (line, too_long) in enumerate(_lines(stream, max_line), 1):
+            try:
+                if too_long:
+                    raise RowError(f"it is longer than {max_line:,} bytes")
+                yield number, line.decode()
+            except UnicodeDecodeError as error:
+                problems.append(Record(number, problem=_undecodable(error, line), text=_shown(line[:2000])))
+            except RowError as error:
+                problems.append(Record(number, problem=str(error), text=_shown(line[:2000])))
+
+    for number, text, continues in sections(lines()):
+        yield from problems
+        problems.clear()
+        yield Record(number, {"text": text} | ({"continues": True} if continues else {}), text=text[:2000])
+    yield from problems
 
 
 def _shown(line: bytes) -> str:
@@ -250,4 +277,9 @@ def _csv_record(number: int, cells: list[str], header: list[str]) -> Record:
     return Record(number, dict(zip(header, cells, strict=True)), text=text)
 
 
-READERS: dict[str, Callable[[BinaryIO, int], Iterator[Record]]] = {"jsonl": _jsonl, "json": _json, "csv": _csv}
+READERS: dict[str, Callable[[BinaryIO, int], Iterator[Record]]] = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "csv": _csv,
+    "text": text_rows,
+}

@@ -44,17 +44,19 @@ REFUSED = [
         "a web page, not the data",
         "Use the site's download or 'raw' link.",
     ),
-    (rb"\s*<[?a-zA-Z!]", "XML", EXPORT),
 ]
+XML = rb"\s*<[?a-zA-Z!]"  # Markdown may begin with it as well
+PLAIN = (".txt", ".md", ".markdown", ".txt.gz", ".md.gz", ".markdown.gz")
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def sniff(path: Path, filename: str, max_line: int) -> tuple[str, bool]:
-    """(kind, gzipped) of a file: kind is `jsonl`, `json`, `csv` or `parquet`.
+    """(kind, gzipped) of a file: kind is `jsonl`, `json`, `csv`, `parquet` or `text`.
 
     Reads the first 64 KiB, and up to `max_line` bytes where the first line is longer. `filename` is the name that the
-    person knows. Raises DatasetError for an empty file and for everything that is none of these.
+    person knows; a file is plain text only if the name says so and no rows are seen inside. Raises DatasetError for an
+    empty file and for everything that is none of these.
     """
     head = _head(path, HEAD)
     if not head:
@@ -104,27 +106,30 @@ def _refuse(head: bytes, filename: str) -> None:
 
 
 def _text_kind(head: bytes, filename: str) -> str:
-    first = head.removeprefix(UTF8_BOM).lstrip()
+    first, plain = head.removeprefix(UTF8_BOM).lstrip(), filename.lower().endswith(PLAIN)
     if not first and not head.startswith(UTF16_BOMS):
         raise DatasetError(f"{filename} holds only white space. Upload a file with at least one conversation.")
-    if first.startswith(b"["):
+    if first.startswith(b"[") and (not plain or re.match(rb"\[\s*\{\s*\"", first)):
         return "json"
-    if first.startswith(b"{"):
+    if first.startswith(b"{") and (not plain or re.match(rb"\{\s*\"", first)):
         return "json" if _is_container(first) else "jsonl"
     if b"\0" in head and not head.startswith(UTF16_BOMS):
         raise DatasetError(f"{filename} is binary data that is not Parquet. {EXPORT}")
     columns, _ = header_fields(head)
-    if COLUMNS & {column.strip().lower() for column in columns} or filename.lower().endswith(
-        (".csv", ".tsv", ".csv.gz")
-    ):
+    known = COLUMNS & {column.strip().lower() for column in columns}
+    if len(known) > plain or filename.lower().endswith((".csv", ".tsv", ".csv.gz")):  # one word may be a heading
         return "csv"
-    if re.search(rb"(?m)^\s*\{", head):
+    if not plain and re.match(XML, head):
+        raise DatasetError(f"{filename} is XML. {EXPORT}")
+    if not plain and re.search(rb"(?m)^\s*\{", head):
         return "jsonl"
     if head.startswith(UTF16_BOMS):
         raise DatasetError(f"{filename} is in UTF-16. Save it as UTF-8.")
+    if plain:
+        return "text"
     raise DatasetError(
         f"{filename} is neither JSONL, JSON, CSV nor Parquet; it begins with "
-        f"'{decode_header(head[:60]).strip()}'. {EXPORT}"
+        f"'{decode_header(head[:60]).strip()}'. {EXPORT} If it is plain text, give it a name that ends with .txt."
     )
 
 

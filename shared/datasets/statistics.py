@@ -5,7 +5,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 
-from shared.datasets.canonical import in_share
+from shared.datasets.canonical import in_share, messages_of
 from shared.datasets.card import Histogram, Reasoning, Splits, Tokens, Turns
 from shared.datasets.languages import guess
 
@@ -53,8 +53,8 @@ class Statistics:
 
     def add(self, row: dict, digest: bytes, tokens: int | None) -> None:
         """Count one canonical row; `digest` is the SHA-256 of its line, `tokens` its length in tokens if known."""
-        messages = row["messages"]
-        spoken = " ".join(m["content"][:400] for m in messages if m["role"] in ("user", "assistant"))
+        messages, text = messages_of(row), row.get("text", "")
+        spoken = text or " ".join(m["content"][:400] for m in messages if m["role"] in ("user", "assistant"))
         thinking = " ".join(m["thinking"][:400] for m in messages if "thinking" in m)
         self.rows += 1
         self.seen[digest[8]].append(int.from_bytes(digest[:8]))
@@ -69,9 +69,11 @@ class Statistics:
             self.efforts[effort] += 1
         if tokens is not None:
             self.tokens.add(tokens)
-        if any(SPECIAL.search(m["content"]) or SPECIAL.search(m.get("thinking", "")) for m in messages):
+        if SPECIAL.search(text) or any(
+            SPECIAL.search(m["content"]) or SPECIAL.search(m.get("thinking", "")) for m in messages
+        ):
             self.warnings[SPECIAL_NOTE] += 1
-        if messages[-1]["role"] != "assistant":
+        if messages and messages[-1]["role"] != "assistant":
             self.warnings[OPEN_END_NOTE] += 1
 
     def duplicates(self) -> int:

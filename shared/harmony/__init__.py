@@ -9,6 +9,7 @@ from shared.harmony.example import IGNORED, POLICIES, Example, examples
 from shared.harmony.label import Label, labels
 from shared.harmony.parse import Delta, Parser
 from shared.harmony.render import CHANNELS, EFFORTS, HarmonyError, Piece, render
+from shared.harmony.row import length, row_examples
 
 __all__ = [
     "CHANNELS",
@@ -25,5 +26,7 @@ __all__ = [
     "Piece",
     "examples",
     "labels",
+    "length",
     "render",
+    "row_examples",
 ]

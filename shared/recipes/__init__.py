@@ -7,9 +7,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from shared.schemas import Recipe
+from shared.schemas import DataKind, Method, Recipe
 
 FOLDER = Path(__file__).parent
+LEARNS_FROM: dict[Method, DataKind] = {"sft": "conversations", "dpo": "preferences", "text": "text"}
+FOR_KIND: dict[DataKind, str] = {"conversations": "standard", "preferences": "preferences", "text": "text"}
 
 
 class RecipeError(ValueError):

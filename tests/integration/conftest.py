@@ -143,8 +143,8 @@ def ended(store: Store, run_id: str, seconds: float = 120) -> Status:
     return runs.read_status(store, run_id)
 
 
-def by_hand(settings: Settings, kind: Kind, job: Job) -> None:
-    """Run a job's child process without a queue, as a person may."""
+def by_hand(settings: Settings, kind: Kind, job: Job) -> str:
+    """Run a job's child process without a queue, as a person may; returns what it prints."""
     store = Store(settings.data)
     job, recipe = queue.prepare(settings, store, kind, job)
     spec = runs.create(store, runs.new_id(kind), kind, job, recipe)
@@ -155,6 +155,7 @@ def by_hand(settings: Settings, kind: Kind, job: Job) -> None:
         capture_output=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr).decode()[-3000:]
+    return done.stdout.decode()
 
 
 def answers(url: str) -> str:

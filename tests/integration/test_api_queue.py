@@ -1,5 +1,7 @@
 """The order of the queue, how a run is moved in it, and what a run would take."""
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -65,6 +67,23 @@ def test_an_estimate_counts_steps_as_the_trainer_does(api: Api) -> None:
     assert parts.pop("total") == sum(parts.values())
     doubled = api("POST", "/api/runs/estimate", 200, json={**body, "overrides": {"lora_rank": 64}}).json
     assert doubled["memory"]["adapter"] > found["memory"]["adapter"]
+
+
+def test_an_estimate_counts_both_sides_of_a_pair_and_the_parts_of_a_text(api: Api) -> None:
+    def found(content: str, name: str, **overrides: Any) -> dict[str, Any]:
+        api.upload(content.encode(), f"name={name}&filename={name}.jsonl")
+        body = {"kind": "train", "dataset": name, "overrides": {"batch_size": 2, "accumulation": 1, **overrides}}
+        return api("POST", "/api/runs/estimate", 200, json=body).json
+
+    pair = found('{"prompt": "2+2?", "chosen": "4", "rejected": "5"}\n' * 20, "pairs")
+    talk = found(GOOD.decode() * 20, "talks", max_length=1024)
+    assert pair["tokens_per_step"] > 1.5 * talk["tokens_per_step"] and pair["examples"] == talk["examples"]
+    text = found('{"text": "%s"}\n' % ("word " * 1000), "tale", max_length=100)
+    assert (
+        text["examples"] == 9
+        and 150 < text["tokens_per_step"] <= 200
+        and not any("cut" in note for note in text["notes"])
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,37 @@ def test_a_deleted_parent_of_a_mix_is_named_without_a_link(api: Api) -> None:
     text = page(api, f"/datasets/{mixed['reference']}")
     assert f'<a href="/datasets/{first}">' in text
     assert f"{second} <span" in text and f'<a href="/datasets/{second}">' not in text
+
+
+PAIR = b'{"prompt": "2+2?", "chosen": "<think>Easy.</think>four", "rejected": "five"}\n'
+
+
+def test_a_preference_is_shown_with_both_answers_and_as_tokens(api: Api) -> None:
+    ref = api.upload(PAIR * 2, "name=pairs")["reference"]
+    for path in ("", "/rows", "/rows/0", "/tokens", "/tokens?policy=all&max_length=80"):
+        page(api, f"/datasets/{ref}{path}")
+    assert "<dt>Kind</dt><dd>preferences</dd>" in page(api, f"/datasets/{ref}")
+    row = page(api, f"/datasets/{ref}/rows/0")
+    assert row.index("Chosen") < row.index("four") < row.index("<h3>Rejected") < row.index("five")
+    tokens = page(api, f"/datasets/{ref}/tokens")
+    assert "<h3>Chosen</h3>" in tokens and "<h3>Rejected</h3>" in tokens and "Policy" not in tokens
+    assert 'value="preferences" checked' in page(api, f"/runs/new?dataset={ref}")
+
+
+def test_a_text_is_shown_whole_and_parted_into_examples(api: Api) -> None:
+    ref = api.upload(b"Once upon a time there was a wheel.\n\nIt turned.\fThe end.", "filename=tale.txt")["reference"]
+    overview = page(api, f"/datasets/{ref}")
+    assert "Turns" not in overview and "With thinking" not in overview and "Tokens in a text" in overview
+    assert "It turned." in page(api, f"/datasets/{ref}/rows") and "8 characters" in page(api, f"/datasets/{ref}/rows/1")
+    tokens = page(api, f"/datasets/{ref}/tokens?max_length=6")
+    assert "Example 3" in tokens and "Policy" not in tokens and "Effort" not in tokens and "Cut at" not in tokens
+    assert 'value="text" checked' in page(api, f"/runs/new?dataset={ref}")
+
+
+def test_pages_of_conversations_stay_what_they_were_beside_other_kinds(api: Api) -> None:
+    api.upload(PAIR, "name=pairs")
+    ref = api.upload()["reference"]
+    assert "Policy" in page(api, f"/datasets/{ref}/tokens") and "analysis+final" in page(api, f"/datasets/{ref}/tokens")
+    assert 'value="tiny" checked' in page(api, f"/runs/new?dataset={ref}")
+    listed = page(api, "/datasets")
+    assert ">Preference</td>" in listed and ">Messages</td>" in listed

@@ -136,7 +136,7 @@ def test_training_sends_overrides_as_values_and_follows(run, tandem):
         "train", "shop", "--set", "lora_rank=8", "--set", "scheduler=cosine", "--set", "steps=null", "--name", "s"
     )
     assert tandem.last("POST").body == {
-        "kind": "train", "dataset": "shop", "recipe": "standard", "name": "s",
+        "kind": "train", "dataset": "shop", "name": "s",
         "overrides": {"lora_rank": 8, "scheduler": "cosine", "steps": None},
     }  # fmt: skip
     assert "step 4/4 · loss 2.500 → 0.750 · validation 1.500 · 1,000 tok/s" in output

@@ -76,7 +76,7 @@ REFUSED = {
     "a list of numbers": (b"[1, 2, 3]", "row 1: it is a number, not an object"),
     "a list of lists": (json.dumps([GOOD["messages"]]).encode(), 'wrap it as {"messages": [...]}'),
     "one conversation": (json.dumps(GOOD["messages"]).encode(), "looks like one single conversation"),
-    "unknown columns": (b'{"text": "once upon a time", "meta": 1}\n', "its columns are text, meta. Accepted formats"),
+    "unknown columns": (b'{"story": "once upon a time", "meta": 1}\n', "its columns are story, meta. Accepted formats"),
     "unknown columns in csv": (b"title;response\na;b\n", "its columns are title, response."),
     "csv with a header alone": (b"prompt,completion\n", "holds no rows"),
     "csv with a column twice": (b"prompt,prompt,completion\na,b,c\n", "the same column twice"),

@@ -21,7 +21,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_adapter(directory: Path, *, transposed: bool = True, **options: object) -> GptOssForCausalLM:
-    """Save a random LoRA on attention and experts in `directory`; returns the merged model."""
+    """Save a random LoRA on attention, experts and routers in `directory`; returns the merged model."""
     torch.manual_seed(3)
     copy = GptOssForCausalLM(tiny().config).eval()
     copy.load_state_dict(tiny().state_dict())
@@ -29,7 +29,7 @@ def make_adapter(directory: Path, *, transposed: bool = True, **options: object)
         block.mlp.experts.is_transposed = transposed
     config = LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], **options,
+        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"], **options,
     )  # fmt: skip
     tuned = get_peft_model(copy, config)
     for name, parameter in tuned.named_parameters():

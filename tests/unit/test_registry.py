@@ -168,6 +168,10 @@ def test_every_recipe_resolves_and_explains_each_value() -> None:
         ({"patience": 2, "evaluate_every": None}, "evaluate_every"),
         ({"scheduler": "cosine_with_min_lr"}, "min_learning_rate"),
         ({"report_to": ["fax"]}, "report_to"),
+        ({"method": "dpo", "packing": True}, "packing is for the methods sft and text"),
+        ({"method": "text", "supervise": "final"}, "supervise is for the method sft"),
+        ({"train_router": True, "train_experts": False}, "train_router needs train_experts"),
+        ({"train_router": True, "precision": "nf4"}, "a precision other than nf4"),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(overrides: dict, says: str) -> None:

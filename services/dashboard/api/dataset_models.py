@@ -28,8 +28,14 @@ class Upload(BaseModel):
 
 
 class Row(BaseModel):
+    """A conversation has messages, a preference chosen and rejected as well, a text its text alone."""
+
     index: int
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, Any]] | None = None
+    chosen: dict[str, Any] | None = None
+    rejected: dict[str, Any] | None = None
+    text: str | None = None
+    continues: bool | None = Field(None, description="the text's document goes on in the next row")
     tools: list[dict[str, Any]] | None = None
     reasoning_effort: str | None = None
 

@@ -15,7 +15,7 @@ from services.dashboard.context import store
 from services.dashboard.errors import problem
 from services.dashboard.intake import base_encoder
 from shared import datasets, registry
-from shared.harmony import IGNORED, Encoder, Example, examples
+from shared.harmony import IGNORED, Encoder, Example, row_examples
 from shared.schemas import Effort, Policy
 from shared.store import NotFound
 
@@ -41,7 +41,7 @@ class TokensQuery(BaseModel):
 
 @api.get("/<ref>/rows", responses={200: RowPage, **problem(400, 404)})
 def read_rows(path: DatasetPath, query: RowsQuery) -> dict[str, Any]:
-    """A page of conversations, with their place in the data set."""
+    """A page of rows, with their place in the data set."""
     items, total = datasets.rows(_folder(path), query.offset, query.limit, query.q or None)
     return whole(items, total, query)
 
@@ -80,7 +80,7 @@ def read_tokens(path: DatasetPath, query: TokensQuery) -> dict[str, Any]:
     if not found:
         raise NotFound(f"{path.ref} has no row {query.row}.")
     encoder = base_encoder()
-    made = examples(
+    made = row_examples(
         found[0],
         encoder=encoder,
         date=f"{datetime.now(UTC):%Y-%m-%d}",

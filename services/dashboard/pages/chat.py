@@ -49,7 +49,8 @@ def _suggestions(store: Store) -> list[dict[str, Any]]:
         except NotFound:
             continue
         rows, _ = datasets.rows(folder, 0, 4 * QUESTIONS)
-        asked = [next(m["content"] for m in row["messages"] if m["role"] == "user").strip() for row in rows]
+        users = (next((m for m in row.get("messages", ()) if m["role"] == "user"), None) for row in rows)
+        asked = [user["content"].strip() for user in users if user]
         short = [question for question in dict.fromkeys(asked) if len(question) <= 120]
         found[card.dataset] = {"model": card.reference, "dataset": card.dataset, "questions": short[:QUESTIONS]}
     return list(found.values())

@@ -17,13 +17,19 @@ from shared.datasets.card import Card, Format
 from shared.datasets.errors import DatasetError
 from shared.datasets.formats import EXAMPLES
 from shared.harmony import POLICIES, HarmonyError
-from shared.schemas import Effort, Policy
+from shared.schemas import DataKind, Effort, Policy
 from shared.store import NotFound, free_bytes
 
 ROWS, REJECTED, RUNS = 10, 25, 20  # on one page
 EXCERPT = 3000  # characters of one text in a list; the row's own page shows LONGEST
 LONGEST = 100_000
-FORMATS = dict(zip(get_args(Format), ("Messages", "ShareGPT", "Alpaca", "Prompt and completion"), strict=True))
+FORMATS = dict(
+    zip(
+        get_args(Format),
+        ("Messages", "ShareGPT", "Alpaca", "Prompt and completion", "Preference", "Text"),
+        strict=True,
+    )
+)
 SORTS = {
     "name": lambda card: card["name"],
     "rows": lambda card: card["rows"]["accepted"],
@@ -62,6 +68,7 @@ def index() -> str:
         versions=versions,
         every=every,
         examples=EXAMPLES,
+        formats=FORMATS,
         limit=settings.upload_limit_bytes,
         room=max(0, (free_bytes(store().root) - settings.min_free_bytes) // 2),
         cached=sorted(p.name[10:].replace("--", "/", 1) for p in (settings.hf_home / "hub").glob("datasets--*")),
@@ -101,13 +108,13 @@ def overview(ref: str) -> str:
         mixes=[c for c in cards if reference in c["parents"]],
         turns=trimmed(card["turns"]["histogram"]),
         tokens=card["tokens"] and trimmed(card["tokens"]["histogram"]),
-        cuts=cuts(card["tokens"]["histogram"]) if card["tokens"] else [],
+        cuts=cuts(card["tokens"]["histogram"], card["kind"]) if card["tokens"] else [],
     )
 
 
 @blueprint.get("/<ref>/rows")
 def rows(ref: str) -> str:
-    """The conversations, by page and by what is searched for."""
+    """The rows, by page and by what is searched for."""
     card = registry.dataset_card(store(), ref)
     q = request.args.get("q", "").strip()
     found = _paged(lambda offset: datasets.rows(_folder(card), offset, ROWS, q or None), ROWS, q)
@@ -116,7 +123,7 @@ def rows(ref: str) -> str:
 
 @blueprint.get("/<ref>/rows/<int:row>")
 def row(ref: str, row: int) -> str:
-    """One conversation at an address of its own."""
+    """One row at an address of its own."""
     card = registry.dataset_card(store(), ref)
     return _page("row", card, row=_row(card, row), page=row // ROWS + 1, excerpt=LONGEST)
 
@@ -136,7 +143,8 @@ def tokens(ref: str) -> str:
     card = registry.dataset_card(store(), ref)
     number = min(_number("row", 0), card["rows"]["accepted"] - 1)
     policy = request.args.get("policy", "").replace(" ", "+")  # a plus that was not encoded
-    policy = policy if policy in (*POLICIES, "all") else "analysis+final"
+    if policy not in (*POLICIES, "all") or card["kind"] != "conversations":
+        policy = "analysis+final"  # of a preference or a text there is no choice
     found, problem, base_missing = {}, "", False
     try:
         found = _views(_row(card, number), POLICIES if policy == "all" else (policy,))
@@ -166,11 +174,14 @@ def trimmed(histogram: dict[str, Any]) -> dict[str, Any]:
     return {key: values[: last + 2] for key, values in histogram.items()}
 
 
-def cuts(histogram: dict[str, Any]) -> list[tuple[int, list[str], int]]:
-    """Where recipes cut: (max_length, their names, rows that are as long or longer), for those that cut any row."""
+def cuts(histogram: dict[str, Any], kind: DataKind) -> list[tuple[int, list[str], int]]:
+    """Where recipes for a kind of rows cut: (max_length, their names, rows that are as long or longer), for those that
+    cut any row. A text is parted, so none is cut."""
     names: dict[int, list[str]] = defaultdict(list)
     for name in recipes.names():
-        names[recipes.resolve(name).max_length].append(name)
+        recipe = recipes.resolve(name)
+        if recipes.LEARNS_FROM[recipe.method] == kind != "text":
+            names[recipe.max_length].append(name)
     longer = {edge: sum(histogram["counts"][n:]) for n, edge in enumerate(histogram["edges"])}
     return [(length, names[length], longer[length]) for length in sorted(names) if longer.get(length)]
 
@@ -223,7 +234,9 @@ def _outcome(first: dict[str, Any], second: dict[str, Any], share: float, total:
 def _words(card: dict[str, Any]) -> str:
     """What a search of the list looks in."""
     spoken = [dataset_words.language(code) for code in card["languages"]]
-    return " ".join([card["reference"], card["source"], card["licence"], card["format"], card["file_format"], *spoken])
+    return " ".join(
+        [card["reference"], card["source"], card["licence"], card["kind"], card["format"], card["file_format"], *spoken]
+    )
 
 
 def _folder(card: dict[str, Any]) -> Path:

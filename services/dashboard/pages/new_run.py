@@ -8,14 +8,16 @@ from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import here, store
 from services.dashboard.pages.runs import blueprint
 from shared import recipes, registry, runs
+from shared.schemas import DataKind
 from shared.store import NotFound
 
 TINY = "tandem/tiny-gpt-oss"
 GROUPS: dict[str, tuple[str, ...]] = {
     "Adapter": (
-        "lora_rank", "lora_alpha", "lora_dropout", "rslora", "train_attention", "train_experts", "base_model", "revision",
+        "lora_rank", "lora_alpha", "lora_dropout", "rslora", "train_attention", "train_experts", "train_router",
+        "base_model", "revision",
     ),
-    "Data": ("max_length", "supervise", "reasoning_effort", "validation_share", "packing"),
+    "Data": ("max_length", "supervise", "method", "dpo_beta", "reasoning_effort", "validation_share", "packing"),
     "Steps and batch": ("steps", "epochs", "batch_size", "accumulation", "seed"),
     "Learning rate": (
         "learning_rate", "scheduler", "min_learning_rate", "warmup", "weight_decay", "max_grad_norm", "optimizer",
@@ -32,7 +34,7 @@ BASIC = {
     "accumulation", "learning_rate", "scheduler", "evaluate_every", "target_loss", "keep_best", "gradient_checkpointing",
 }  # fmt: skip
 LABELS = {"lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha", "lora_dropout": "LoRA dropout", "rslora": "Rank-stabilized",
-          "report_to": "Trackers", "max_length": "Longest example", "max_grad_norm": "Longest gradient",
+          "dpo_beta": "DPO beta", "report_to": "Trackers", "max_length": "Longest example", "max_grad_norm": "Longest gradient",
           "evaluate_every": "Validate every", "save_every": "Checkpoint every", "log_every": "Point every",
           "overfit_below": "Warn of overfitting below"}  # fmt: skip
 
@@ -43,19 +45,22 @@ def new() -> str:
     parent = _parent(request.args.get("from", ""))
     job = parent["job"] if parent else {}
     names = recipes.names()
-    recipe = request.args.get("recipe") or job.get("recipe") or default_recipe()
     cards = registry.datasets(store())
     wanted = request.args.get("dataset") or job.get("dataset") or ""
     chosen = next(
         (c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards and not wanted else None
     )
+    fitting = default_recipe(chosen["kind"] if chosen else "conversations")
+    recipe = request.args.get("recipe") or job.get("recipe") or fitting
     return render_template(
         "runs/new.html",
         datasets=cards,
         dataset=chosen,
         missing=wanted if wanted and not chosen else None,
-        recipes=[recipe_views.view(name) for name in sorted(names, key=lambda name: name != default_recipe())],
-        recipe=recipe if recipe in names else default_recipe(),
+        recipes=[recipe_views.view(name) for name in sorted(names, key=lambda name: name != fitting)],
+        recipe=recipe if recipe in names else fitting,
+        default_recipe=default_recipe,
+        method_for={kind: method for method, kind in recipes.LEARNS_FROM.items()},
         overrides=job.get("overrides", {}),
         name=job.get("name") or (chosen["name"] if chosen else ""),
         parent=parent,
@@ -70,9 +75,10 @@ def new() -> str:
     )
 
 
-def default_recipe() -> str:
-    """`tiny` for the tiny base; a real one gets `standard`."""
-    return "tiny" if here().settings.base_model == TINY else "standard"
+def default_recipe(kind: DataKind = "conversations") -> str:
+    """The recipe to begin with for rows of a kind; for conversations that is `tiny` if the base is tiny."""
+    tiny = here().settings.base_model == TINY and kind == "conversations"
+    return "tiny" if tiny else recipes.FOR_KIND[kind]
 
 
 def label(name: str) -> str:

@@ -66,7 +66,7 @@ def new_sweep() -> str:
     wanted = request.args.get("dataset", "")
     chosen = next((c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards else None)
     recipe = request.args.get("recipe", "")
-    recipe = recipe if recipe in recipes.names() else default_recipe()
+    recipe = recipe if recipe in recipes.names() else default_recipe(chosen["kind"] if chosen else "conversations")
     resolved = recipes.resolve(recipe)
     usual = search.usual(resolved)
     return render_template(

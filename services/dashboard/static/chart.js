@@ -1,18 +1,23 @@
 // Curves of runs with uPlot: loss large, the rest small, one cursor over all; zoomed, smoothed, laid over each other.
 /* global uPlot */
 import { bytes } from "./api.js";
-import { joined, smoothed } from "./points.js";
+import { joined, KEYS, smoothed } from "./points.js";
 
 const plain = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value < 100 ? String(+value.toPrecision(3)) : Math.round(value).toLocaleString("en"));
 export const COLUMNS = {
   loss: { name: "Loss", write: (v) => v.toFixed(v < 0.1 ? 4 : 3) },
   validation_loss: { name: "Validation", write: (v) => v.toFixed(v < 0.1 ? 4 : 3) },
+  reward_margin: { name: "Chosen over rejected", write: plain },
+  validation_reward_margin: { name: "Chosen over rejected, validation", write: plain },
+  reward_accuracy: { name: "Share preferred", write: plain },
+  validation_reward_accuracy: { name: "Share preferred, validation", write: plain },
   learning_rate: { name: "Learning rate", write: plain },
   grad_norm: { name: "Gradient norm", write: plain },
   tokens_per_second: { name: "Tokens per second", write: (v) => Math.round(v).toLocaleString("en") },
   memory_bytes: { name: "Memory", write: bytes, tick: (v) => `${(v / 2 ** 30).toFixed(2)} GiB` },
 };
-const SMALL = ["learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
+const SMALL = ["reward_margin", "reward_accuracy", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
+const VALIDATION = { dash: [5, 4], width: 1.5 };
 const WAIT = 150; // milliseconds: what comes in between is drawn at once
 
 export class Charts {
@@ -74,16 +79,22 @@ export class Charts {
       box.append(name);
       return box;
     }));
-    const small = keys.map((key, i) => this.#plot(this.small.children[i], key, this.runs.map((_, run) => this.#line(run, key)), false));
+    const small = keys.map((key, i) => this.#plot(this.small.children[i], key, this.#smalls(key), false));
     this.plots = [this.#plot(this.large, "loss", this.#losses(), this.view.log), ...small];
     this.#size();
+  }
+
+  // A figure of each run and, where it is validated too, that as a dashed line.
+  #smalls(key) {
+    const validated = `validation_${key}`;
+    return this.runs.flatMap((_, run) => [this.#line(run, key), ...(KEYS.includes(validated) ? [this.#line(run, validated, VALIDATION)] : [])]);
   }
 
   #losses() {
     const lines = this.runs.flatMap((run, i) => {
       const raw = this.#line(i, "loss", this.view.smooth > 0 ? { alpha: 0.3, width: 1 } : {});
       const smooth = { ...this.#line(i, "loss"), values: () => smoothed(this.data.columns[i].loss, this.view.smooth) };
-      const validation = this.#line(i, "validation_loss", { dash: [5, 4], width: 1.5, points: { show: true, size: 7, fill: () => this.colour.ground } });
+      const validation = this.#line(i, "validation_loss", { ...VALIDATION, points: { show: true, size: 7, fill: () => this.colour.ground } });
       return [raw, ...(this.view.smooth > 0 ? [smooth] : []), validation];
     });
     const target = this.runs[0].target;

@@ -4,6 +4,7 @@ import { tell } from "./dom.js";
 import { Charts, COLUMNS } from "./chart.js";
 import { csv, KEYS, Points, smoothed } from "./points.js";
 
+const SOMETIMES = /^(validation|reward)_/; // not at every step, or not of every run
 const POINTS = 2000, EXACT = 20_000, ROWS = 200;
 const get = (id) => document.getElementById(id);
 
@@ -97,8 +98,8 @@ export class Curves {
       const pairs = [["Step", steps[at]?.toLocaleString("en") ?? "–"]];
       for (const key of KEYS) {
         const known = columns[i][key];
-        const value = key === "validation_loss" && index == null ? known.findLast((v) => v != null) : known[at];
-        if (key !== "validation_loss" || value != null) pairs.push([COLUMNS[key].name, value == null ? "–" : COLUMNS[key].write(value)]);
+        const value = key.startsWith("validation_") && index == null ? known.findLast((v) => v != null) : known[at];
+        if (!SOMETIMES.test(key) || value != null) pairs.push([COLUMNS[key].name, value == null ? "–" : COLUMNS[key].write(value)]);
         if (key === "loss" && this.view.smooth > 0 && value != null) pairs.push(["Smoothed", COLUMNS.loss.write(smoothed(known, this.view.smooth)[at])]);
       }
       if (run.target && i === 0) pairs.push(["Target (dotted)", String(run.target)]);

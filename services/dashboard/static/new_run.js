@@ -136,7 +136,8 @@ function button() {
 // ---- the whole form after a change
 
 function show() {
-  const changed = changes(), { dataset, name } = wanted();
+  const changed = changes(), { dataset, name } = wanted(), { method } = get("dataset").selectedOptions[0].dataset;
+  for (const radio of form.elements.recipe) radio.closest("label").hidden = !radio.checked && recipes[radio.value].method !== method;
   for (const control of controls) {
     const own = control.dataset.value in changed;
     control.closest(".field").classList.toggle("changed", own);
@@ -174,9 +175,18 @@ function choose(next) {
   for (const control of controls) put(control, { ...recipes[recipe], ...kept }[control.dataset.value]);
 }
 
+// A data set of another kind takes another method, and with it another recipe.
+function fit() {
+  const { method, recipe: fitting } = get("dataset").selectedOptions[0].dataset;
+  if (values().method === method) return;
+  form.elements.recipe.value = fitting;
+  choose(fitting);
+}
+
 form.addEventListener("input", (event) => {
   if (event.target.name === "recipe") choose(event.target.value);
   if (event.target.name === "form") return show();
+  if (event.target.id === "dataset") fit();
   if (event.target.id === "dataset" && !edited) get("name").value = event.target.selectedOptions[0].dataset.name;
   if (event.target.id === "name") edited = true;
   const query = new URLSearchParams(location.search);

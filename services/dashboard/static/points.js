@@ -1,6 +1,7 @@
 // The points of a run's curve: each step once, however often it was told, and never more than can be drawn.
 
-export const KEYS = ["loss", "validation_loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
+export const KEYS = ["loss", "validation_loss", "reward_margin", "validation_reward_margin", "reward_accuracy", "validation_reward_accuracy",
+  "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
 const MOST = 6000;
 
 export class Points {

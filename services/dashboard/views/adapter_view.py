@@ -8,6 +8,7 @@ from services.dashboard.api import adapters, aliases, exports
 from services.dashboard.context import here, store
 from services.dashboard.views import run_view
 from shared import datasets, recipes, registry, runs
+from shared.datasets.canonical import messages_of
 from shared.recipes import RecipeError
 from shared.schemas import ENDED
 from shared.store import NotFound
@@ -140,12 +141,13 @@ def _pointing(named: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 def _question(row: dict[str, Any]) -> dict[str, str] | None:
-    asked = next((i for i, m in enumerate(row["messages"]) if m["role"] == "user"), None)
+    messages = messages_of(row)
+    asked = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
     if asked is None:
         return None
-    before = [m["content"] for m in row["messages"][:asked] if m["role"] in ("system", "developer")]
-    after = next((m for m in row["messages"][asked:] if m["role"] == "assistant"), {})
-    text = row["messages"][asked]["content"]
+    before = [m["content"] for m in messages[:asked] if m["role"] in ("system", "developer")]
+    after = next((m for m in messages[asked:] if m["role"] == "assistant"), {})
+    text = messages[asked]["content"]
     return {"text": text, "system": "\n\n".join(before), "expected": after.get("content", "")}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from shared.harmony import IGNORED, Encoder, Example, examples
+from shared.harmony import IGNORED, Encoder, Example, row_examples
 from shared.schemas import Policy
 
 SHOWN = 3000  # tokens drawn on one page: a browser takes many more, a reader does not
@@ -76,7 +76,16 @@ def views(
 ) -> list[View]:
     """The examples that a row becomes; `room` tokens are drawn in all, from the first example on, or part `part` of
     example `only` alone. Raises HarmonyError when the row has no rendering."""
-    made = examples(row, encoder=encoder, date=f"{datetime.now(UTC):%Y-%m-%d}", policy=policy, effort=effort)
+    made = row_examples(
+        row,
+        encoder=encoder,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        policy=policy,
+        effort=effort,
+        max_length=max_length
+        if "text" in row
+        else None,  # a text is parted; of anything else what is cut is counted here
+    )
     found = []
     for number, example in enumerate(made, 1):
         if only not in (None, number):
