@@ -7,6 +7,8 @@ Neither transformers' model nor Unsloth's training kernel looks at position ids 
 each other. Where each example begins is in the position ids, which reach every layer, also when it is computed again.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,10 +73,18 @@ def attend(
     shape = (*hidden_states.shape[:-1], -1, attention.head_dim)
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     query, key, value = (projection(hidden_states).view(shape).transpose(1, 2) for projection in projections)
-    query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+    query, key = (_rotate() if query.is_cuda else apply_rotary_pos_emb)(query, key, *position_embeddings)
     kernel = _flex if hidden_states.is_cuda else _eager
     out = kernel(attention, query, key.to(query.dtype), value.to(query.dtype), position_ids)
     return attention.o_proj(out.reshape(*hidden_states.shape[:-1], -1))
+
+
+@functools.cache
+def _rotate() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The rotary embedding as one kernel."""
+    from unsloth_zoo.temporary_patches.common import torch_compile
+
+    return torch_compile(apply_rotary_pos_emb)
 
 
 def examples_of(position_ids: torch.Tensor) -> torch.Tensor:

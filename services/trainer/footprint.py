@@ -34,7 +34,8 @@ class Footprint:
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
         context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation)
-        context.event("memory", form=choice.form, predicted=self.predicted.model_dump(), available=planner.available)
+        self.told = {"form": NAMES[choice.form], "why": choice.why, "available": planner.available}
+        context.event("memory", **self.told, predicted=self.predicted.model_dump())
         if not planner.fits(recipe, longest):
             raise Refused(planner.sentence(recipe, longest))
 
@@ -67,7 +68,7 @@ class Footprint:
             self.measured["activations"] = peak - sum(self.measured.values())
         self.measured["total"] = peak
         told = {"predicted": self.predicted.model_dump(), "measured": self.measured, "error": predicted / peak - 1}
-        self.context.event("memory", **told)
+        self.context.event("memory", **self.told, **told)
         self.context.log(
             f"Peak memory: {peak / 2**30:.2f} GiB, predicted {predicted / 2**30:.2f} GiB ({told['error']:+.1%})."
         )
