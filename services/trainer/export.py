@@ -51,6 +51,8 @@ def export(context: Context) -> None:
         context.progress(2, 4)
         context.log("Comparing the export with the adapter on held-out prompts.")
         measured = parity.measure(asked(context, view, base, finished), prompts, reference)
+        if encoding == "LoRA":
+            measured["base"] = needs.exact_encoding(view)
         context.event("parity", **measured)
         parity.judge(measured, encoding)
 

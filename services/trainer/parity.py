@@ -1,6 +1,5 @@
 """Does an export answer as its adapter does? The same prompts, greedily, token by token."""
 
-import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,7 +32,6 @@ LEAST = {
     "Q4_K_S": (0.8, 0.95),
     "MXFP4": (0.8, 0.95),
 }
-UNLIKELY = 1e-8  # least probability of all other tokens together
 
 
 @dataclass
@@ -150,9 +148,12 @@ def _cosine(a: dict[int, float], b: dict[int, float]) -> float:
 
 
 def _divergence(ours: dict[int, float], theirs: dict[int, float]) -> float:
-    """KL(ours || theirs) in nats over our likeliest tokens, and one term for all others together. A token that is not among
-    their likeliest ones counts as the least of those, so the true divergence may be more."""
-    least = min(theirs.values())
-    pairs = [(p, theirs.get(token, least)) for token, p in ours.items()]
-    rest = [max(UNLIKELY, 1 - sum(math.exp(pair[side]) for pair in pairs)) for side in (0, 1)]
-    return sum(math.exp(p) * (p - q) for p, q in [*pairs, tuple(map(math.log, rest))])
+    """KL(ours || theirs) in nats over the tokens that are likely to either; one that a side does not name counts as the
+    least that it names. Both are normalised over these tokens: llama.cpp sums its softmax in single precision, in which
+    the tail of 200,000 unlikely tokens is lost, so what it leaves for the rest cannot be compared."""
+    tokens = ours.keys() | theirs.keys()
+    p, q = (
+        torch.tensor([side.get(t, min(side.values())) for t in tokens], dtype=torch.float64) for side in (ours, theirs)
+    )
+    p, q = p.log_softmax(0), q.log_softmax(0)
+    return float((p.exp() * (p - q)).sum())
