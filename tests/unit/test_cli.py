@@ -222,7 +222,23 @@ def test_adapters_show_how_far_the_loss_fell(run):
 
 
 def test_exports_show_size_and_bits(run):
-    assert re.search(r"shop-v1-MXFP4\.gguf +shop@v1 +MXFP4 +12\.0 GiB +4\.87", run("exports"))
+    assert re.search(r"shop-v1-MXFP4\.gguf +shop@v1 +MXFP4 +12\.0 GiB +4\.87 +97 % +0\.0123", run("exports"))
+
+
+def test_an_export_shows_how_it_agrees_and_what_fell_back(run, tandem):
+    route = "GET /api/exports/shop-v1-MXFP4.gguf"
+    tandem.routes[route] = fake.EXPORT
+    told = run("exports", "show", "shop-v1-MXFP4.gguf")
+    for words in (
+        "72 MXFP4",
+        "97 % of 144 tokens",
+        "0.0123 nats",
+        "812 tokens/s read, 32 tokens/s answered, 8 CPU cores",
+    ):
+        assert words in told
+    assert "fell back" not in told
+    tandem.routes[route] = fake.EXPORT | {"fallbacks": {"output.weight": "Q8_0"}, "fallback_share": 0.986, "parity": {}}
+    assert "99 % of the weights" in run("exports", "show", "shop-v1-MXFP4.gguf")
 
 
 def test_aliases_move_and_move_back(run, tandem):

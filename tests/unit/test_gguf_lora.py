@@ -1,6 +1,7 @@
 """A LoRA GGUF on the base model must answer as the merged model does."""
 
 import json
+import resource
 from pathlib import Path
 
 import gguf
@@ -49,6 +50,19 @@ def test_the_lora_file_on_the_base_answers_as_the_merged_model(base: Path, tmp_p
     assert abs(logprobs - expected_logprobs).max() < 0.02
     assert tokens != reference(tiny())[0]
     assert set(lora.tensors) == {"F32"}
+
+
+def test_a_lora_that_the_disk_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
+    make_adapter(tmp_path / "adapter")
+    (tmp_path / "out").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_lora_gguf(tmp_path / "adapter", tiny().config.to_dict(), tmp_path / "out" / "lora.gguf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("transposed", [True, False])

@@ -1,14 +1,16 @@
 """The types of a mixture are llama.cpp's own, and llama.cpp answers from them."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import gguf
 import pytest
 import torch
 from transformers import GptOssForCausalLM
 
+from services.dashboard.views.encodings import TOKENIZER_BYTES, estimated_bytes
 from services.trainer.gguf import write_gguf
-from services.trainer.gguf_tensors import EXPERTS, LAYER, TOP
+from services.trainer.gguf_tensors import EXPERTS, LAYER, TOP, model_tensors
 from services.trainer.gguf_types import FILE_TYPES, K_QUANTS, Mixture
 from tests.unit.tiny_gpt_oss import continuation, reference, save, tiny
 
@@ -57,6 +59,44 @@ def test_rows_of_gpt_oss_fall_back_to_blocks_of_32() -> None:
     assert set(types("Q5_K_M", "attn_q.weight", 2880)) == {"Q5_1"}
     assert set(types("Q4_K_M", "attn_output.weight", 4096)) == {"Q4_K"}
     assert set(types("Q6_K", "attn_output.weight", 48)) == {"F16"}
+
+
+class Shapes:
+    """gpt-oss-20b without a value in it."""
+
+    config: ClassVar = {"num_hidden_layers": 24, "num_local_experts": 32}
+
+    def __init__(self) -> None:
+        width, vocabulary, experts = 2880, 201088, 32
+        layer = {
+            "input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,), "self_attn.sinks": (64,),
+            "mlp.router.weight": (experts, width), "mlp.router.bias": (experts,),
+            "mlp.experts.gate_up_proj": (experts, width, 2 * width), "mlp.experts.gate_up_proj_bias": (experts, 2 * width),
+            "mlp.experts.down_proj": (experts, width, width), "mlp.experts.down_proj_bias": (experts, width),
+        }  # fmt: skip
+        for name, out, into in (("q", 4096, width), ("k", 512, width), ("v", 512, width), ("o", width, 4096)):
+            layer |= {f"self_attn.{name}_proj.weight": (out, into), f"self_attn.{name}_proj.bias": (out,)}
+        self.shapes = {f"model.layers.{n}.{name}": shape for n in LAYERS for name, shape in layer.items()}
+        embedding = (vocabulary, width)
+        self.shapes |= {
+            "model.embed_tokens.weight": embedding,
+            "lm_head.weight": embedding,
+            "model.norm.weight": (width,),
+        }
+
+    def names(self) -> set[str]:
+        return set(self.shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+
+@pytest.mark.parametrize("encoding", FILE_TYPES)
+def test_the_size_that_the_form_shows_is_that_of_gpt_oss_20b(encoding: str) -> None:
+    tensors = model_tensors(Shapes(), Shapes.config, encoding)
+    experts = sum(tensor.elements for tensor in tensors if tensor.name.endswith("_exps.weight"))
+    told = estimated_bytes(encoding, sum(tensor.elements for tensor in tensors), experts) - TOKENIZER_BYTES
+    assert told == pytest.approx(sum(tensor.nbytes for tensor in tensors), rel=0.005)
 
 
 @pytest.fixture(scope="module", params=[64, 256])
