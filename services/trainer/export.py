@@ -42,9 +42,8 @@ def export(context: Context) -> None:
 
         context.progress(1, 4)
         context.log(f"Writing {adapter.reference} on {adapter.base_model} as {encoding}.")
-        finished = (
-            staged / f"{adapter.name}-{adapter.version}-{'merged' if encoding == 'merged' else encoding + '.gguf'}"
-        )
+        suffix = "merged" if encoding == "merged" else f"{encoding}.gguf"
+        finished = staged / f"{adapter.name}-{adapter.version}-{suffix}"
         facts = write(context, view, base, folder, finished)
         context.check()
 
@@ -88,8 +87,8 @@ def write(context: Context, view: Merged, base: Path, adapter: Path, out: Path) 
     if encoding == "LoRA":
         report = write_lora_gguf(adapter, json.loads((base / "config.json").read_text()), out, log=context.log)
     else:
-        name = context.spec.job.adapter
-        report = write_gguf(base, out, encoding, name=str(name), weights=view, log=context.log)
+        name = str(context.spec.job.adapter)
+        report = write_gguf(base, out, encoding, name=name, weights=view, log=context.log)
     return {key: value for key, value in asdict(report).items() if key != "path"}
 
 
@@ -101,9 +100,8 @@ def asked(context: Context, view: Merged, base: Path, finished: Path) -> Served 
         return Served(finished)
     encoding = needs.exact_encoding(view)
     context.log(f"Writing the base as {encoding}, to compare the LoRA on it.")
-    return Served(
-        write_gguf(base, finished.with_name("base.gguf"), encoding, name="base", log=context.log).path, finished
-    )
+    report = write_gguf(base, finished.with_name("base.gguf"), encoding, name="base", log=context.log)
+    return Served(report.path, finished)
 
 
 def ask(context: Context, adapter: AdapterCard, base: Path) -> tuple[list[parity.Answer], list[list[int]]]:

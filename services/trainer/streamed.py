@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 
+from services.trainer.child import Refused
 from services.trainer.gguf_tensors import Checkpoint
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Streamed:
@@ -30,11 +33,17 @@ class Streamed:
         pass
 
     def read(self, prompts: list[list[int]], answers: list[list[int]], top: int) -> list[list[dict[int, float]]]:
-        """At each place of each answer the `top` likeliest next tokens with their log-probabilities."""
+        """At each place of each answer the `top` likeliest next tokens with their log-probabilities.
+
+        Raises Refused when transformers cannot read the folder."""
         asked = json.dumps({"prompts": prompts, "answers": answers, "top": top})
         command = [sys.executable, "-m", "services.trainer.streamed", str(self.folder)]
-        told = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True).stdout
-        return [[dict(map(tuple, place)) for place in places] for places in json.loads(told)]
+        done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Refused(
+                "transformers could not read the merged weights; log.txt has what it said. It was not published."
+            )
+        return [[dict(map(tuple, place)) for place in places] for places in json.loads(done.stdout)]
 
     def same_tokens(self, prompts: list[list[int]]) -> bool:
         """Whether the folder's tokenizer turns each prompt's text into its tokens."""
@@ -61,18 +70,16 @@ def empty_model(folder: Path) -> Any:
     blocks |= {"model.embed_tokens": model.model.embed_tokens, "model.norm": model.model.norm, "lm_head": model.lm_head}
     for name, block in blocks.items():
         _stream(block, name, weights)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.model.rotary_emb.to(device)
+    model.model.rotary_emb.to(DEVICE)
     return model
 
 
 def _stream(block: torch.nn.Module, name: str, weights: Checkpoint) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     keys = list(block.state_dict())
 
     def fill(*_: object) -> None:
         held = {key: weights.rows(f"{name}.{key}", 0, weights.shape(f"{name}.{key}")[0]) for key in keys}
-        block.load_state_dict({key: tensor.to(device) for key, tensor in held.items()}, assign=True)
+        block.load_state_dict({key: tensor.to(DEVICE) for key, tensor in held.items()}, assign=True)
 
     block.register_forward_pre_hook(fill)
     block.register_forward_hook(lambda *_: block.to("meta") and None)
@@ -83,9 +90,8 @@ def read(folder: Path, prompts: list[list[int]], answers: list[list[int]], top: 
     """What `Streamed.read` gives, as pairs (token, log-probability). All texts go through the model together, shorter ones
     with padding behind them, which nothing before it sees."""
     model = empty_model(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     texts = [torch.tensor(p + a[:-1]) for p, a in zip(prompts, answers, strict=True)]
-    batch = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device)
+    batch = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(DEVICE)
     hidden = model.model(input_ids=batch, use_cache=False).last_hidden_state
     places = [
         hidden[i, len(p) - 1 : len(p) + len(a) - 1] for i, (p, a) in enumerate(zip(prompts, answers, strict=True))

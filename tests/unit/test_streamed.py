@@ -1,10 +1,13 @@
 """A model read a layer at a time answers as it does in one piece, and never has two layers in memory."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from services.trainer.child import Refused
 from services.trainer.streamed import Streamed, empty_model
 from tests.unit.tiny_gpt_oss import PROMPT, make_tokenizer, save, tiny
 
@@ -42,6 +45,15 @@ def test_one_layer_is_in_memory_at_a_time(folder: Path) -> None:
         model.model(input_ids=torch.tensor([PROMPT]), use_cache=False)
     assert [{name.split(".")[2] for name in names} for names in held] == [{"0"}, {"1"}]
     assert not [name for name, parameter in model.named_parameters() if parameter.device.type != "meta"]
+
+
+def test_weights_that_are_not_whole_are_refused(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "merged")
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.layers.1.self_attn.sinks"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Refused, match="could not read the merged weights"):
+        Streamed(broken).read([PROMPT], [[5]], top=1)
 
 
 def test_a_tokenizer_that_reads_otherwise_is_seen(folder: Path) -> None:
