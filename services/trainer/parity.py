@@ -18,19 +18,21 @@ from shared.schemas import AdapterCard
 from shared.store import NotFound
 
 PROMPTS, LONGEST_PROMPT, NEW_TOKENS, TOP = 6, 1024, 24, 400
-# Least agreement (top-1, cosine) that is published: a wrong tensor, scale or template falls far below. The fewer bits the
-# experts have, the more often a close decision tips: four of them, in MXFP4 as in Q4_K, are held to the least. A LoRA is
-# compared on a base in which the experts are as the adapter met them, so nothing is forgiven it.
-LEAST = {
-    "F16": (0.95, 0.99),
-    "merged": (0.95, 0.99),
-    "LoRA": (0.95, 0.99),
-    "Q8_0": (0.9, 0.98),
-    "Q6_K": (0.9, 0.98),
-    "Q5_K_M": (0.85, 0.97),
-    "Q4_K_M": (0.8, 0.95),
-    "Q4_K_S": (0.8, 0.95),
-    "MXFP4": (0.8, 0.95),
+# What is published has at least this top-1 and cosine, and at most this divergence in nats. A wrong tensor, scale or template
+# falls far behind. The fewer bits the experts have, the more often a close decision tips: four of them, in MXFP4 as in Q4_K,
+# are forgiven the most, and a LoRA nothing, whose base has the experts as the adapter met them. Four bits and a lost delta
+# can have the same top-1 and cosine: an MXFP4 file without its experts' deltas had 0.96 of both and 0.24 nats, a whole one
+# 0.98, 0.997 and 0.007.
+BOUNDS = {
+    "F16": (0.95, 0.99, 0.05),
+    "merged": (0.95, 0.99, 0.05),
+    "LoRA": (0.95, 0.99, 0.05),
+    "Q8_0": (0.9, 0.98, 0.05),
+    "Q6_K": (0.9, 0.98, 0.05),
+    "Q5_K_M": (0.85, 0.97, 0.1),
+    "Q4_K_M": (0.8, 0.95, 0.15),
+    "Q4_K_S": (0.8, 0.95, 0.15),
+    "MXFP4": (0.8, 0.95, 0.15),
 }
 
 
@@ -129,15 +131,16 @@ def measure(export: Served | Streamed, prompts: list[list[int]], reference: list
 
 def judge(measured: dict[str, Any], encoding: str) -> None:
     """Raises Refused if the export must not be published."""
-    top1, cosine = LEAST[encoding]
+    top1, cosine, kl = BOUNDS[encoding]
     if not measured["prompt_tokens_equal"]:
         raise Refused(
             "The export's tokenizer renders a prompt to other tokens than the adapter's. It was not published."
         )
-    if measured["top1"] < top1 or measured["cosine"] < cosine:
+    if measured["top1"] < top1 or measured["cosine"] < cosine or measured["kl"] > kl:
         raise Refused(
             f"The export does not agree with its adapter: top-1 {measured['top1']:.3f} (at least {top1}), cosine "
-            f"{measured['cosine']:.4f} (at least {cosine}). It was not published. F16 is the encoding with the least loss."
+            f"{measured['cosine']:.4f} (at least {cosine}), KL divergence {measured['kl']:.3f} nats (at most {kl}). "
+            "It was not published. F16 is the encoding with the least loss."
         )
 
 

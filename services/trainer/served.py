@@ -75,7 +75,7 @@ class Served:
 
     def _next(self, ids: list[int], top: int) -> dict[int, float]:
         answer = self._complete(ids, n_predict=1, n_probs=top, cache_prompt=True, return_tokens=True)
-        found = answer["completion_probabilities"]
+        found = answer.get("completion_probabilities")
         if not found:  # llama.cpp tells no probabilities of a token that ends inside a character
             return {answer["tokens"][0]: 0.0}
         return {entry["id"]: entry["logprob"] for entry in found[0]["top_logprobs"]}
