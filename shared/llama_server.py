@@ -12,12 +12,27 @@ DRAIN_SECONDS = 8.0
 logger = logging.getLogger("tandem.llama")
 
 
-def serve(path: str, host: str, port: int, *, alias: str, parallel: int, context_tokens: int, gpu_layers: int) -> None:
-    """Serve `path` with continuous batching for `parallel` requests of `context_tokens` each. Does not return."""
+def serve(
+    path: str,
+    host: str,
+    port: int,
+    *,
+    alias: str,
+    parallel: int,
+    context_tokens: int,
+    gpu_layers: int,
+    lora: str | None,
+) -> None:
+    """Serve `path`, with the adapter `lora` on it if there is one, with continuous batching for `parallel` requests of
+    `context_tokens` each. Does not return."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = path, {alias}
+    if lora:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = lora, 1.0
+        params.lora_adapters = [adapter]
     params.hostnames, params.port = [host], port
     params.n_parallel, params.n_ctx = parallel, parallel * context_tokens
     params.n_gpu_layers = gpu_layers
@@ -45,6 +60,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--context-tokens", type=int, default=4096)
     parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--lora", help="a LoRA in GGUF")
     values = vars(parser.parse_args())
     logs.to_stdout("llama")
     serve(values.pop("file"), values.pop("host"), values.pop("port"), **values)

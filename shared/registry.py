@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.schemas import AdapterCard, ExportCard, now
+from shared.schemas import NOT_SERVED, AdapterCard, ExportCard, now
 from shared.store import (
     BadName,
     NotFound,
@@ -159,7 +159,7 @@ def exports(store: Store) -> list[ExportCard]:
 
 def served_export(store: Store, alias: str) -> ExportCard | None:
     """What the GGUF server serves: the export that `alias` points at, else the newest GGUF file; None while there is none."""
-    found = [card for card in exports(store) if card.encoding != "merged"]
+    found = [card for card in exports(store) if card.encoding not in NOT_SERVED]
     target = aliases(store).get(alias)
     return next((card for card in found if card.file == target), found[0] if found else None)
 

@@ -1,7 +1,7 @@
 """The nouns: what a recipe, a run, an adapter and an export are, with the bounds of each value."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,10 +11,11 @@ Method = Literal["sft", "dpo", "text"]
 DataKind = Literal["conversations", "preferences", "text"]
 Policy = Literal["final", "analysis+final", "last_turn"]
 Effort = Literal["low", "medium", "high"]
-Encoding = Literal["MXFP4", "F16", "Q8_0", "merged"]
+Encoding = Literal["MXFP4", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16", "LoRA", "merged"]
 Action = Literal["fetch", "check", "repair", "remove"]
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
-ENCODINGS: tuple[Encoding, ...] = ("MXFP4", "F16", "Q8_0", "merged")
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+NOT_SERVED: tuple[Encoding, ...] = ("LoRA", "merged")  # what the GGUF server cannot answer from by itself
 
 
 def now() -> str:
@@ -309,4 +310,5 @@ class ExportCard(Strict):
     bits_per_weight: float
     tensors: dict[str, Any] = Field(default_factory=dict, description="count and bytes by tensor type")
     fallbacks: dict[str, str] = Field(default_factory=dict, description="tensors that could not take the encoding")
+    fallback_share: float = Field(0.0, description="share of the weights that are in such tensors")
     parity: dict[str, Any] = Field(default_factory=dict)

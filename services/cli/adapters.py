@@ -12,7 +12,7 @@ from services.cli.context import Follow, Json, Limit, api
 from shared.schemas import ENCODINGS
 
 app = typer.Typer(help="The adapters: list, show, rm.", rich_markup_mode=None)
-exports_app = typer.Typer(help="The exports: list, download, rm.", rich_markup_mode=None)
+exports_app = typer.Typer(help="The exports: list, show, download, rm.", rich_markup_mode=None)
 File = Annotated[str, typer.Argument(metavar="FILE", help="Name of the export, with or without .gguf.")]
 Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name@version, or an alias.")]
 
@@ -79,7 +79,7 @@ def export(
     follow_: Follow = False,
     json: Json = False,
 ) -> None:
-    """Make a GGUF file of an adapter. Or, with --encoding merged, a folder of merged weights."""
+    """Make a GGUF file of an adapter. LoRA is the adapter alone for llama-server --lora, merged a folder of 16-bit weights."""
     client = api(ctx)
     run = client.post("/runs", {"kind": "export", "adapter": adapter, "encoding": encoding})
     follow.started(client, run, follow_, json)
@@ -95,7 +95,7 @@ def exports(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
         show.raw(items)
         return
     show.table(
-        ["file", "!adapter", "!encoding", "#size", "#bits/weight", "!made"],
+        ["file", "!adapter", "!encoding", "#size", "#bits/weight", "#agrees", "#KL", "!made"],
         [
             (
                 item["file"],
@@ -103,12 +103,21 @@ def exports(ctx: typer.Context, limit: Limit = 50, json: Json = False) -> None:
                 item["encoding"],
                 show.size(item["bytes"]),
                 show.number(item["bits_per_weight"], 2),
+                show.share(item["parity"].get("top1")),
+                show.number(item["parity"].get("kl"), 4),
                 show.age(item["created"]),
             )
             for item in items
         ],
         "There is no export yet. Make one with: tandem export ADAPTER",
     )
+
+
+@exports_app.command("show")
+def show_export(ctx: typer.Context, file: File, json: Json = False) -> None:
+    """Show what an export is and how well it agrees with its adapter."""
+    item = api(ctx).get(f"/exports/{part(file)}")
+    show.raw(item) if json else card.export(item)
 
 
 @exports_app.command()

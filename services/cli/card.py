@@ -113,6 +113,34 @@ def adapter(item: Mapping[str, Any]) -> None:
         show.facts(show.flat(item["proof"]))
 
 
+def export(item: Mapping[str, Any]) -> None:
+    """The card of an export: what it is, how well it agrees with its adapter, how fast llama.cpp is with it."""
+    parity = item["parity"]
+    speed = parity.get("speed")
+    tensors = ", ".join(f"{total['count']:,} {kind}" for kind, total in item["tensors"].items())
+    show.out.print(show.safe(item["file"]), style="bold")
+    show.facts(
+        {
+            "adapter": item["adapter"],
+            "encoding": f"{item['encoding']}, {item['bits_per_weight']:.2f} bits a weight",
+            "tensors": tensors,
+            "fell back": f"{show.share(item['fallback_share'])} of the weights" if item["fallbacks"] else None,
+            "size": show.size(item["bytes"]),
+            "top-1": f"{show.share(parity['top1'])} of {parity['tokens']:,} tokens" if parity else None,
+            "cosine": show.number(parity.get("cosine"), 4),
+            "KL": f"{show.number(parity.get('kl'), 4)} nats",
+            "speed": speed
+            and f"{speed['prompt']:,.0f} tokens/s read, {speed['decode']:,.0f} tokens/s answered, {speed['device']}",
+            "compared on": parity.get("base") and f"the base as {parity['base']}",
+            "aliases": names(item.get("aliases")),
+            "sha256": item["sha256"],
+            "base model": f"{item['base_model']} at {item['base_revision'][:12]}",
+            "run": item["run"],
+            "made": show.age(item["created"]),
+        }
+    )
+
+
 def names(items: Any) -> str:
     """Names of aliases or exports, given as text or as objects."""
     return ", ".join(i if isinstance(i, str) else i.get("alias") or i.get("file") or "" for i in items or [])

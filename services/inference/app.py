@@ -22,7 +22,7 @@ from shared import registry
 from shared.gpus import Glance
 from shared.harmony import Delta, Encoder, HarmonyError, render
 from shared.registry import Target
-from shared.schemas import now
+from shared.schemas import NOT_SERVED, now
 from shared.settings import Settings
 from shared.store import NotFound, Store
 
@@ -142,7 +142,7 @@ def _models(store: Store, base: str) -> Iterator[dict[str, Any]]:
 
     yield entry(base, base, None, "base")
     parents = {card.reference: card.base_model for card in registry.adapters(store)}
-    parents |= {card.file: card.adapter for card in registry.exports(store) if card.encoding != "merged"}
+    parents |= {card.file: card.adapter for card in registry.exports(store) if card.encoding not in NOT_SERVED}
     for alias, target in registry.aliases(store).items():
         yield entry(alias, target, parents.get(target), "alias")
     for name, parent in parents.items():
@@ -155,9 +155,9 @@ def _weights(store: Store, base: str, base_sha256: str, model: str) -> tuple[Wei
         return Weights(target.name, registry.adapter_card(store, target.name).sha256, target.path), target
     if target.kind == "export":
         card = registry.export_card(store, target.name)
-        if card.encoding == "merged":
+        if card.encoding in NOT_SERVED:
             raise NotFound(
-                f"{target.name} is merged weights for other programs; it is not served here. Use its adapter {card.adapter}."
+                f"{target.name} ({card.encoding}) is for other programs; it is not served here. Use its adapter {card.adapter}."
             )
         return Weights(target.name, card.sha256), target
     return Weights(base, base_sha256), target

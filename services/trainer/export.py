@@ -7,31 +7,33 @@ import services.trainer.unsloth_first  # noqa: F401, I001
 
 import gc
 import json
-import math
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from services.trainer import parity
-from services.trainer.child import Context, Refused, main
-from services.trainer.gguf import write_gguf
-from services.trainer.gguf_tensors import Checkpoint, model_tensors
+from services.trainer import needs, parity
+from services.trainer.child import Context, main
+from services.trainer.gguf import write_gguf, write_lora_gguf
+from services.trainer.gguf_tensors import Checkpoint
 from services.trainer.lora import read_pairs
 from services.trainer.merged import Merged, write_merged
 from services.trainer.model import load_adapter, load_base
+from services.trainer.served import Served
+from services.trainer.streamed import Streamed
 from shared import hub, registry
 from shared.schemas import AdapterCard, ExportCard
 
 
 def export(context: Context) -> None:
     job = context.spec.job
+    encoding = str(job.encoding)
     adapter = registry.adapter_card(context.store, str(job.adapter))
     base = hub.snapshot(adapter.base_model, adapter.base_revision, context.settings.hf_home)
-    view = merged_view(context, adapter, base, dense=job.encoding == "merged")
-    check_room(context, view, base, str(job.encoding))
+    folder = context.store.adapter(adapter.reference)
+    view = merged_view(base, folder, dense=encoding == "merged")
+    needs.check(context, view, base, folder, encoding)
     with context.store.staging(context.store.exports()) as staged:
         context.progress(0, 4)
         context.log(f"Asking {adapter.reference} what the export must answer, too.")
@@ -39,29 +41,23 @@ def export(context: Context) -> None:
         context.check()
 
         context.progress(1, 4)
-        context.log(f"Merging {adapter.reference} into {adapter.base_model} as {job.encoding}.")
-        if job.encoding == "merged":
-            finished = staged / "merged"
-            write_merged(view, base, finished, context.check)
-            facts = merged_facts(finished)
-        else:
-            finished = staged / f"{adapter.name}-{adapter.version}-{job.encoding}.gguf"
-            report = write_gguf(
-                base, finished, str(job.encoding), name=adapter.reference, weights=view, log=context.log
-            )
-            facts = {k: v for k, v in asdict(report).items() if k != "path"}
+        context.log(f"Writing {adapter.reference} on {adapter.base_model} as {encoding}.")
+        suffix = "merged" if encoding == "merged" else f"{encoding}.gguf"
+        finished = staged / f"{adapter.name}-{adapter.version}-{suffix}"
+        facts = write(context, view, base, folder, finished)
         context.check()
 
         context.progress(2, 4)
         context.log("Comparing the export with the adapter on held-out prompts.")
-        measured = parity.measure(finished, prompts, reference)
+        measured = parity.measure(asked(context, view, base, finished), prompts, reference)
+        if encoding == "LoRA":
+            measured["base"] = needs.exact_encoding(view)
         context.event("parity", **measured)
-        parity.judge(measured, str(job.encoding))
+        parity.judge(measured, encoding)
 
         context.progress(3, 4)
-        suffix = "merged" if job.encoding == "merged" else f"{job.encoding}.gguf"
         card = ExportCard(
-            file=f"{adapter.name}-{adapter.version}-{suffix}",
+            file=finished.name,
             run=context.spec.id,
             adapter=adapter.reference,
             adapter_sha256=adapter.sha256,
@@ -69,34 +65,43 @@ def export(context: Context) -> None:
             base_revision=adapter.base_revision,
             encoding=job.encoding,
             parity=measured,
-            **json.loads(json.dumps(facts, default=str)),
+            **facts,
         )
         registry.publish_export(context.store, finished, card)
     context.progress(4, 4)
     context.event("published", name=card.file)
 
 
-def merged_view(context: Context, adapter: AdapterCard, base: Path, *, dense: bool) -> Merged:
+def merged_view(base: Path, adapter: Path, *, dense: bool) -> Merged:
     """The base's files with the adapter's deltas added as they are read, attention and experts alike."""
     config = json.loads((base / "config.json").read_text())
-    pairs = read_pairs(context.store.adapter(adapter.reference), config)
-    return Merged(Checkpoint(base), pairs, dense=dense)
+    return Merged(Checkpoint(base), read_pairs(adapter, config), dense=dense)
 
 
-def check_room(context: Context, view: Merged, base: Path, encoding: str) -> None:
-    """Raises Refused if the disk cannot hold the export."""
+def write(context: Context, view: Merged, base: Path, adapter: Path, out: Path) -> dict[str, Any]:
+    """Write the export that the job asks for to `out`; what its card says of it."""
+    encoding = str(context.spec.job.encoding)
     if encoding == "merged":
-        needed = 2 * sum(math.prod(view.shape(name)) for name in view.names())
+        write_merged(view, base, out, context.check)
+        return merged_facts(out)
+    if encoding == "LoRA":
+        report = write_lora_gguf(adapter, json.loads((base / "config.json").read_text()), out, log=context.log)
     else:
-        tensors = model_tensors(view, json.loads((base / "config.json").read_text()), encoding)
-        needed = sum(tensor.nbytes for tensor in tensors)
-    needed += 64 << 20  # the tokenizer, the cards
-    free = shutil.disk_usage(context.store.root).free
-    if free < needed:
-        raise Refused(
-            f"The export needs about {needed / 1e9:.1f} GB under {context.store.root} and {free / 1e9:.1f} GB are free. "
-            "Delete exports or checkpoints that are not needed, then resume the run."
-        )
+        name = str(context.spec.job.adapter)
+        report = write_gguf(base, out, encoding, name=name, weights=view, log=context.log)
+    return {key: value for key, value in asdict(report).items() if key != "path"}
+
+
+def asked(context: Context, view: Merged, base: Path, finished: Path) -> Served | Streamed:
+    """Who answers for the export. A LoRA answers on its base, which is written beside it and thrown away with the folder."""
+    if finished.is_dir():
+        return Streamed(finished)
+    if context.spec.job.encoding != "LoRA":
+        return Served(finished)
+    encoding = needs.exact_encoding(view)
+    context.log(f"Writing the base as {encoding}, to compare the LoRA on it.")
+    report = write_gguf(base, finished.with_name("base.gguf"), encoding, name="base", log=context.log)
+    return Served(report.path, finished)
 
 
 def ask(context: Context, adapter: AdapterCard, base: Path) -> tuple[list[parity.Answer], list[list[int]]]:

@@ -20,15 +20,11 @@ import gguf
 import numpy as np
 
 from services.trainer.gguf_lora import lora_tensors
-from services.trainer.gguf_tensors import ENCODINGS, Checkpoint, Tensor, Weights, model_tensors
+from services.trainer.gguf_tensors import Checkpoint, Tensor, Weights, model_tensors
+from services.trainer.gguf_types import FILE_TYPES
 
 ARCHITECTURE = "gpt-oss"
 LICENCE = "apache-2.0"
-FILE_TYPES = {
-    "F16": gguf.LlamaFileType.MOSTLY_F16,
-    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-    "MXFP4": gguf.LlamaFileType.MOSTLY_MXFP4_MOE,
-}
 
 Log = Callable[[str], None]
 _log: Log = logging.getLogger(__name__).info
@@ -47,7 +43,8 @@ class GGUFReport:
     """What a written GGUF file holds.
 
     `bytes` is the file's size, `tensors` goes by GGML type, `bits_per_weight` counts tensor data only, `fallbacks`
-    maps each tensor that could not take the type asked for to the type it has, `sha256` is the file's.
+    maps each tensor that could not take the type asked for to the type it has, `fallback_share` is their share of the
+    weights, `sha256` is the file's.
     """
 
     path: Path
@@ -55,6 +52,7 @@ class GGUFReport:
     tensors: dict[str, TypeTotal]
     bits_per_weight: float
     fallbacks: dict[str, str]
+    fallback_share: float
     sha256: str
 
 
@@ -65,13 +63,13 @@ def write_gguf(
     of `merged.Merged` are.
 
     The checkpoint is safetensors in bf16, f16 or f32, or OpenAI's native MXFP4 (kept bit for bit when `encoding` is
-    MXFP4); `encoding` is F16, Q8_0 or MXFP4 (experts MXFP4, other matrices Q8_0). `name` becomes `general.name`.
+    MXFP4); `encoding` is one of FILE_TYPES (`gguf_types.Mixture` says what each gives a tensor). `name` becomes `general.name`.
     One piece of one tensor is in memory at a time. `out` appears whole or not at all.
 
     Raises ValueError for an encoding or checkpoint that cannot be written, OSError (ENOSPC) when the disk is full.
     """
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding {encoding!r} is none of {', '.join(ENCODINGS)}")
+    if encoding not in FILE_TYPES:
+        raise ValueError(f"encoding {encoding!r} is none of {', '.join(FILE_TYPES)}")
     config = json.loads((model_dir / "config.json").read_text())
     tensors = model_tensors(weights or Checkpoint(model_dir), config, encoding)
     rows = tensors[0].shape[0]
@@ -225,12 +223,15 @@ def _write(writer: gguf.GGUFWriter, tensors: list[Tensor], out: Path, log: Log) 
     counts, sizes = Counter(t.type.name for t in tensors), Counter[str]()
     for tensor in tensors:
         sizes[tensor.type.name] += tensor.nbytes
+    elements = sum(tensor.elements for tensor in tensors)
+    fallen = [tensor for tensor in tensors if tensor.type != tensor.asked]
     return GGUFReport(
         path=out,
         bytes=out.stat().st_size,
         tensors={kind: TypeTotal(counts[kind], sizes[kind]) for kind in sorted(counts)},
-        bits_per_weight=8 * data / sum(tensor.elements for tensor in tensors),
-        fallbacks={tensor.name: tensor.type.name for tensor in tensors if tensor.type != tensor.asked},
+        bits_per_weight=8 * data / elements,
+        fallbacks={tensor.name: tensor.type.name for tensor in fallen},
+        fallback_share=sum(tensor.elements for tensor in fallen) / elements,
         sha256=digest,
     )
 

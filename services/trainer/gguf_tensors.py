@@ -16,7 +16,9 @@ import torch
 from gguf import GGMLQuantizationType as GGMLType
 from safetensors import safe_open
 
-ENCODINGS = ("F16", "Q8_0", "MXFP4")
+from services.trainer import ggml
+from services.trainer.gguf_types import Mixture
+
 CHUNK_ELEMENTS = 2**24
 
 TOP = {
@@ -106,48 +108,37 @@ class Checkpoint:
 def model_tensors(checkpoint: Weights, config: dict, encoding: str) -> list[Tensor]:
     """Every tensor of the GGUF, in the order of the layers.
 
-    `config` is the checkpoint's `config.json`; `encoding` is one of ENCODINGS. Raises ValueError when a tensor is
+    `config` is the checkpoint's `config.json`; `encoding` is one of FILE_TYPES. Raises ValueError when a tensor is
     missing or when the checkpoint has one that this architecture does not know (nothing is left out in silence).
     """
+    mixture = Mixture(encoding, config["num_hidden_layers"])
     used: set[str] = set()
     tensors: list[Tensor] = []
     tied = config.get("tie_word_embeddings") and "lm_head.weight" not in checkpoint.names()
     for theirs, ours in TOP.items():
         # llama.cpp wants an output matrix of its own for this architecture
         source = "model.embed_tokens.weight" if tied and theirs == "lm_head.weight" else theirs
-        tensors.append(_plain(checkpoint, source, ours, encoding))
+        tensors.append(_plain(checkpoint, source, ours, mixture))
         used.add(source)
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in LAYER.items():
             source = f"model.layers.{layer}.{theirs}"
-            tensors.append(_plain(checkpoint, source, f"blk.{layer}.{ours}", encoding))
+            tensors.append(_plain(checkpoint, source, f"blk.{layer}.{ours}", mixture))
             used.add(source)
         for parameter in EXPERTS:
             source = f"model.layers.{layer}.mlp.experts.{parameter}"
             native = f"{source}_blocks" in checkpoint.names()
             used |= {f"{source}_bias"} | ({f"{source}_blocks", f"{source}_scales"} if native else {source})
-            tensors += _experts(checkpoint, source, layer, encoding, native)
+            tensors += _experts(checkpoint, source, layer, mixture, native)
     if unknown := checkpoint.names() - used:
         raise ValueError(f"{len(unknown)} tensors have no place in gpt-oss: {', '.join(sorted(unknown)[:5])}")
     return tensors
 
 
-def _types(name: str, width: int, encoding: str) -> tuple[GGMLType, GGMLType]:
-    """(type, type asked for) of a tensor with rows of `width`; as llama.cpp's `llama-quant.cpp` chooses (MXFP4_MOE)."""
-    stays = ("_norm.weight", "attn_sinks.weight", "ffn_gate_inp.weight")
-    if not name.endswith(".weight") or name.endswith(stays):
-        return GGMLType.F32, GGMLType.F32
-    asked = GGMLType[encoding]
-    if encoding == "MXFP4" and "_exps." not in name:
-        asked = GGMLType.Q8_0
-    block, _ = gguf.GGML_QUANT_SIZES[asked]
-    return (asked if width % block == 0 else GGMLType.F16), asked
-
-
-def _plain(checkpoint: Weights, source: str, name: str, encoding: str) -> Tensor:
+def _plain(checkpoint: Weights, source: str, name: str, mixture: Mixture) -> Tensor:
     """A tensor whose layout is the same on both sides: a matrix [out, in] or a vector."""
     shape = checkpoint.shape(source)
-    kind, asked = _types(name, shape[-1], encoding)
+    kind, asked = mixture.types(name, shape[-1])
     step = max(1, CHUNK_ELEMENTS // math.prod(shape[1:]))
 
     def chunks() -> Iterator[np.ndarray]:
@@ -157,12 +148,12 @@ def _plain(checkpoint: Weights, source: str, name: str, encoding: str) -> Tensor
     return Tensor(name, shape, kind, asked, chunks)
 
 
-def _experts(checkpoint: Weights, source: str, layer: int, encoding: str, native: bool) -> Iterator[Tensor]:
+def _experts(checkpoint: Weights, source: str, layer: int, mixture: Mixture, native: bool) -> Iterator[Tensor]:
     """Weights and biases of one fused expert parameter; gate_up_proj becomes two of each."""
     for part, rows in EXPERTS[source.rpartition(".")[2]].items():
         name = f"blk.{layer}.{part}"
         weight = _native_weight if native else _dense_weight
-        yield weight(checkpoint, source, f"{name}.weight", rows, encoding)
+        yield weight(checkpoint, source, f"{name}.weight", rows, mixture)
         yield _expert_bias(checkpoint, f"{source}_bias", f"{name}.bias", rows)
 
 
@@ -176,10 +167,10 @@ def _expert_bias(checkpoint: Weights, source: str, name: str, rows: slice) -> Te
     return Tensor(name, shape, GGMLType.F32, GGMLType.F32, chunks)
 
 
-def _dense_weight(checkpoint: Weights, source: str, name: str, rows: slice, encoding: str) -> Tensor:
+def _dense_weight(checkpoint: Weights, source: str, name: str, rows: slice, mixture: Mixture) -> Tensor:
     """[experts, in, out] in the checkpoint, [experts, out, in] in the file; one expert in memory."""
     experts, width, out = checkpoint.shape(source)
-    kind, asked = _types(name, width, encoding)
+    kind, asked = mixture.types(name, width)
 
     def chunks() -> Iterator[np.ndarray]:
         for expert in range(experts):
@@ -188,10 +179,10 @@ def _dense_weight(checkpoint: Weights, source: str, name: str, rows: slice, enco
     return Tensor(name, (experts, len(range(out)[rows]), width), kind, asked, chunks)
 
 
-def _native_weight(checkpoint: Weights, source: str, name: str, rows: slice, encoding: str) -> Tensor:
+def _native_weight(checkpoint: Weights, source: str, name: str, rows: slice, mixture: Mixture) -> Tensor:
     """`_blocks` [experts, out, in / 32, 16], `_scales` [experts, out, in / 32]: repacked, or decoded for the others."""
     experts, out, blocks, _ = checkpoint.shape(f"{source}_blocks")
-    kind, asked = _types(name, blocks * 32, encoding)
+    kind, asked = mixture.types(name, blocks * 32)
 
     def chunks() -> Iterator[np.ndarray]:
         for expert in range(experts):
@@ -215,7 +206,8 @@ def encode(name: str, rows: torch.Tensor, kind: GGMLType) -> np.ndarray:
         raise ValueError(f"{name} has values that are not finite as {kind.name}")
     if kind is GGMLType.MXFP4:
         return quantize_mxfp4(rows)
-    return gguf.quantize(rows.cpu().numpy(), kind)
+    values = rows.cpu().numpy()
+    return values if kind in (GGMLType.F16, GGMLType.F32) else ggml.quantize(values, kind)
 
 
 def repack_mxfp4(blocks: torch.Tensor, scales: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from shared import auth, runs
 from shared.queue import celery_app
 from shared.recipes import resolve
 from shared.registry import publish_adapter, publish_export
-from shared.schemas import ExportCard, Job
+from shared.schemas import Encoding, ExportCard, Job
 from shared.settings import Settings
 from shared.store import Store
 
@@ -76,7 +76,9 @@ class Api:
             }
             return publish_adapter(self.store, staged, card).reference
 
-    def export(self, file: str = "chats-v1-MXFP4.gguf", content: bytes = b"GGUF and more") -> str:
+    def export(
+        self, file: str = "chats-v1-MXFP4.gguf", content: bytes = b"GGUF and more", encoding: Encoding = "MXFP4"
+    ) -> str:
         """A published export; its content is a phrase."""
         self.store.exports().mkdir(parents=True, exist_ok=True)
         staged = self.store.exports() / ".new"
@@ -88,7 +90,7 @@ class Api:
             adapter_sha256="0",
             base_model="b",
             base_revision="r",
-            encoding="MXFP4",
+            encoding=encoding,
             sha256="0",
             bytes=len(content),
             bits_per_weight=5.3,

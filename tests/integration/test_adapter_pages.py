@@ -74,11 +74,7 @@ def test_what_runs_and_what_failed_is_told_until_it_is_done(api: Api) -> None:
 
 
 def test_an_alias_says_what_cannot_work(api: Api) -> None:
-    adapter, gguf, merged = api.adapter(), api.export(), api.export("chats-v1-merged")
-    card = registry.export_card(api.store, merged).model_copy(update={"encoding": "merged"})
-    staged = api.store.exports() / ".new"
-    staged.write_bytes(b"")
-    registry.publish_export(api.store, staged, card)
+    adapter, gguf, merged = api.adapter(), api.export(), api.export("chats-v1-merged", encoding="merged")
     assert f"the newest export, {gguf}" in words(api, f"/adapters/aliases/gguf?target={adapter}")
     assert "is a folder for other programs" in words(api, f"/adapters/aliases/other?target={merged}")
     api.export("chats-v1-F16.gguf")
@@ -89,6 +85,37 @@ def test_an_alias_says_what_cannot_work(api: Api) -> None:
     assert "no adapter and no export" in words(api, "/adapters/aliases/other?target=gone@v1", 404)
     words(api, "/adapters/aliases/No%20Name", 400)
     words(api, "/adapters/aliases/other?target=../../etc/passwd", 400)
+
+
+def test_a_lora_is_downloaded_and_served_by_nobody_here(api: Api) -> None:
+    adapter, gguf = api.adapter(), api.export()
+    lora = api.export("chats-v1-LoRA.gguf", encoding="LoRA")
+    assert registry.served_export(api.store, "gguf").file == gguf, "though the LoRA is newer"
+    page = api("GET", f"/exports/{lora}", 200, headers=HTML).text
+    assert f"--lora {lora}" in page and f'href="/api/exports/{lora}/download"' in page
+    assert "Modelfile" not in page and "/chat?model=" not in page
+    assert "is an adapter file for other programs" in words(api, f"/adapters/aliases/other?target={lora}")
+    assert api("GET", f"/api/exports/{lora}/download", 200).data == b"GGUF and more"
+    assert "needs a whole model" in api("GET", f"/api/exports/{lora}/modelfile", 409).json["error"]["message"]
+    assert lora not in api("GET", f"/adapters/{adapter}/compare", 200, headers=HTML).text
+
+
+def test_an_export_says_what_fell_back_and_how_fast_it_is(api: Api) -> None:
+    api.adapter()
+    file = api.export("chats-v1-Q4_K_M.gguf", encoding="Q4_K_M")
+    measured = {"top1": 0.97, "kl": 0.0123, "speed": {"prompt": 812.4, "decode": 31.6, "device": "8 CPU cores"}}
+    changes = {
+        "fallbacks": {"output.weight": "Q8_0"},
+        "fallback_share": 0.986,
+        "tensors": {"Q5_0": {"count": 1, "bytes": 9}},
+    }
+    card = registry.export_card(api.store, file).model_copy(update={**changes, "parity": measured})
+    staged = api.store.exports() / ".new"
+    staged.write_bytes(b"")
+    registry.publish_export(api.store, staged, card)
+    page = words(api, f"/exports/{file}")
+    assert "98.6 % of the weights" in page and "0.0123 nats" in page
+    assert "812 tokens a second read, 32 answered, by llama.cpp on 8 CPU cores" in page
 
 
 def test_a_previous_target_that_was_deleted_is_not_offered_back(api: Api) -> None:

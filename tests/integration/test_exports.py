@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from services.trainer import parity
+from services.trainer.gguf_types import K_QUANTS
 from shared import registry, runs
-from shared.schemas import Job
+from shared.schemas import ENCODINGS, Job
 from shared.settings import Settings
 from shared.store import Store
 from tests.integration.conftest import Served, by_hand
@@ -19,17 +21,29 @@ def bench(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return served.settings.model_copy(update={"data": data})
 
 
-@pytest.mark.parametrize("encoding", ["Q8_0", "MXFP4", "merged"])
+@pytest.mark.parametrize("encoding", [encoding for encoding in ENCODINGS if encoding != "F16"])
 def test_an_export_agrees_with_its_adapter(bench: Settings, encoding: str) -> None:
     store = Store(bench.data)
     by_hand(bench, "export", Job(adapter="house@v1", encoding=encoding))
     card = next(card for card in registry.exports(store) if card.encoding == encoding)
     path = store.export(card.file)
     assert path.exists() and card.adapter_sha256 == registry.adapter_card(store, "house@v1").sha256
-    assert card.parity["prompt_tokens_equal"] and card.parity["top1"] >= 0.8 and card.parity["cosine"] >= 0.95
+    top1, cosine, kl = parity.BOUNDS[encoding]
+    assert card.parity["prompt_tokens_equal"] and card.parity["top1"] >= top1 and card.parity["cosine"] >= cosine
+    assert 0 <= card.parity["kl"] <= kl
     assert not list(store.exports().glob(".staging*"))
+    if encoding == "merged":
+        assert card.parity["speed"] is None and not card.tensors
+        return
+    assert card.parity["speed"]["decode"] > 0 and card.parity["speed"]["prompt"] > 0
+    assert (card.fallback_share > 0.9) == (encoding in K_QUANTS), "rows of 64 do not divide into blocks of 256"
     if encoding == "MXFP4":
         assert card.tensors["MXFP4"]["count"] > 0 and 4 < card.bits_per_weight < 9
+
+
+def test_what_was_compared_is_exact_in_16_bits(served: Served) -> None:
+    card = registry.export_card(served.store, "house-v1-F16")
+    assert card.parity["top1"] >= 0.99 and card.parity["cosine"] >= 0.999 and card.parity["kl"] < 0.001
 
 
 def test_an_evaluation_compares_adapter_and_base(bench: Settings) -> None:

@@ -42,7 +42,10 @@ DONE = RUN | {"state": "succeeded", "step": 4, "ended": "2026-01-02T03:06:05.000
 EXPORT = {
     "file": "shop-v1-MXFP4.gguf", "created": NOW, "run": "export-1", "adapter": "shop@v1", "adapter_sha256": "aa",
     "base_model": "openai/gpt-oss-20b", "base_revision": "main", "encoding": "MXFP4", "sha256": "bb",
-    "bytes": 12 << 30, "bits_per_weight": 4.87, "aliases": ["gguf"],
+    "bytes": 12 << 30, "bits_per_weight": 4.87, "aliases": ["gguf"], "tensors": {"MXFP4": {"count": 72, "bytes": 10 << 30}},
+    "fallbacks": {}, "fallback_share": 0.0,
+    "parity": {"prompts": 6, "tokens": 144, "prompt_tokens_equal": True, "top1": 0.97, "cosine": 0.9951, "kl": 0.0123,
+               "exact_answers": 0.5, "speed": {"prompt": 812.0, "decode": 31.5, "device": "8 CPU cores"}},
 }  # fmt: skip
 ADAPTER = {
     "name": "shop", "version": "v1", "reference": "shop@v1", "created": NOW, "run": RUN_ITEM["id"],

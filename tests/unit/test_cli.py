@@ -221,10 +221,6 @@ def test_adapters_show_how_far_the_loss_fell(run):
     assert "top1 changed  0.4" in card
 
 
-def test_exports_show_size_and_bits(run):
-    assert re.search(r"shop-v1-MXFP4\.gguf +shop@v1 +MXFP4 +12\.0 GiB +4\.87", run("exports"))
-
-
 def test_aliases_move_and_move_back(run, tandem):
     assert re.search(r"production +shop@v1 +\d+ d ago +shop@v0", run("alias"))
     assert run("alias", "set", "production", "shop@v1") == "production now points at shop@v1; before, at shop@v0.\n"
@@ -277,17 +273,3 @@ def test_what_is_deleted_is_named_and_a_refusal_is_told(run, tandem, words, path
         {"error": {"message": "The alias 'production' points at it.", "type": "conflict"}},
     )
     assert "production" in run(*words, code=1)
-
-
-def test_a_download_that_broke_goes_on_where_it_was(run, tandem, tmp_path):
-    content, target = b"GGUF" * 1000, tmp_path / "model.gguf"
-    tandem.routes["GET /api/exports/shop-v1-MXFP4.gguf"] = fake.EXPORT | {"bytes": len(content)}
-
-    def part_of(request):
-        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        return 206, iter([content[start:]])
-
-    tandem.routes["GET /api/exports/shop-v1-MXFP4.gguf/download"] = part_of
-    target.with_name("model.gguf.part").write_bytes(content[:1500])
-    run("exports", "download", "shop-v1-MXFP4.gguf", "--to", str(target))
-    assert target.read_bytes() == content and not target.with_name("model.gguf.part").exists()

@@ -141,15 +141,18 @@ def test_mxfp4_values_are_the_nearest() -> None:
     assert not gguf.dequantize(quantize_mxfp4(torch.zeros(1, 32)), MXFP4).any()
 
 
+@pytest.mark.parametrize("encoding", ["F16", "Q4_K_M"])
 @pytest.mark.parametrize("limit", [2_000, 100_000], ids=["in the header", "in the data"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(base: Path, tmp_path: Path, limit: int) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    base: Path, tmp_path: Path, limit: int, encoding: str
+) -> None:
     out = tmp_path / "model.gguf"
     out.write_text("the model in use")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_gguf(base, out, "F16", name="tiny")
+            write_gguf(base, out, encoding, name="tiny")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]

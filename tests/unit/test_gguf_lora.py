@@ -1,17 +1,19 @@
 """A LoRA GGUF on the base model must answer as the merged model does."""
 
 import json
+import resource
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import GptOssForCausalLM
 
 from services.trainer.gguf import write_gguf, write_lora_gguf
+from tests.unit.test_gguf import make_native
 from tests.unit.tiny_gpt_oss import continuation, reference, save, tiny
 
 
@@ -49,6 +51,31 @@ def test_the_lora_file_on_the_base_answers_as_the_merged_model(base: Path, tmp_p
     assert abs(logprobs - expected_logprobs).max() < 0.02
     assert tokens != reference(tiny())[0]
     assert set(lora.tensors) == {"F32"}
+
+
+def test_the_lora_file_answers_on_native_experts_too(base: Path, tmp_path: Path) -> None:
+    make_adapter(tmp_path / "adapter")
+    directory, native = make_native(base, tmp_path / "native")
+    lora = write_lora_gguf(tmp_path / "adapter", tiny().config.to_dict(), tmp_path / "lora.gguf")
+    file = write_gguf(directory, tmp_path / "base.gguf", "MXFP4", name="tiny").path
+    tokens, logprobs = continuation(file, lora.path)
+    merged = PeftModel.from_pretrained(native, tmp_path / "adapter").merge_and_unload()
+    expected, expected_logprobs = reference(merged)
+    assert tokens == expected
+    assert abs(logprobs - expected_logprobs).max() < 0.2
+
+
+def test_a_lora_that_the_disk_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
+    make_adapter(tmp_path / "adapter")
+    (tmp_path / "out").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_lora_gguf(tmp_path / "adapter", tiny().config.to_dict(), tmp_path / "out" / "lora.gguf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("transposed", [True, False])

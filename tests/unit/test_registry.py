@@ -8,7 +8,7 @@ import pytest
 
 from shared import auth, recipes, registry
 from shared.recipes import RecipeError
-from shared.schemas import ExportCard, Recipe
+from shared.schemas import NOT_SERVED, Encoding, ExportCard, Recipe
 from shared.store import BadName, NotFound, Store, publish, write_atomic
 
 BASE = "openai/gpt-oss-20b"
@@ -31,12 +31,13 @@ def adapter(store: Store, name: str = "house") -> str:
         return registry.publish_adapter(store, staged, card).reference
 
 
-def export(store: Store, name: str = "house-v1-F16.gguf") -> str:
+def export(store: Store, name: str = "house-v1-F16.gguf", encoding: Encoding = "F16") -> str:
     store.exports().mkdir(exist_ok=True)
     staged = store.exports() / ".staged"
     staged.write_bytes(b"GGUF")
     card = ExportCard(
-        file=name, run="r", adapter="house@v1", adapter_sha256="1", base_model=BASE, base_revision="abc", encoding="F16",
+        file=name, run="r", adapter="house@v1", adapter_sha256="1", base_model=BASE, base_revision="abc",
+        encoding=encoding,
         sha256="2", bytes=4, bits_per_weight=16,
     )  # fmt: skip
     registry.publish_export(store, staged, card)
@@ -110,6 +111,9 @@ def test_the_served_export_is_the_aliass_or_the_newest_gguf_file(store: Store) -
     export(store, "house-v1-Q8_0.gguf")
     newest = registry.served_export(store, "gguf")
     assert newest == registry.exports(store)[0]
+    for encoding in NOT_SERVED:
+        export(store, f"house-v1-{encoding}", encoding)
+    assert registry.served_export(store, "gguf") == newest
     registry.point_alias(store, "gguf", first)
     pointed = registry.served_export(store, "gguf")
     assert pointed and pointed.file == first

@@ -56,19 +56,22 @@ def save(model: GptOssForCausalLM, directory: Path, **options: str) -> Path:
 
 
 @functools.cache
-def tiny() -> GptOssForCausalLM:
-    """Two layers, four experts, every parameter random (biases and sinks too) and exact in bf16. Do not change it."""
+def tiny(width: int = 64) -> GptOssForCausalLM:
+    """Two layers, four experts, every parameter random (biases and sinks too) and exact in bf16. Do not change it.
+
+    With a `width` of 256 every row divides into the blocks of K-quants."""
     torch.manual_seed(0)
     rope = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     config = GptOssConfig(
-        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_local_experts=4,
-        num_experts_per_tok=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32, sliding_window=16,
+        vocab_size=VOCAB, hidden_size=width, intermediate_size=width if width % 256 == 0 else 96, num_hidden_layers=2,
+        num_local_experts=4, num_experts_per_tok=2, num_attention_heads=width // 16, num_key_value_heads=2, head_dim=32,
+        sliding_window=16,
         rope_parameters=rope | {"rope_theta": 150000.0, "original_max_position_embeddings": 4096},
     )  # fmt: skip
     model = GptOssForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_((torch.randn_like(parameter) * 0.3).bfloat16())
+            parameter.copy_((torch.randn_like(parameter) * 0.3 * (64 / width) ** 0.5).bfloat16())
     return model
 
 

@@ -12,7 +12,7 @@ from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
 from shared import registry
-from shared.schemas import ExportCard
+from shared.schemas import NOT_SERVED, ExportCard
 
 api = APIBlueprint("exports", __name__, url_prefix="/api/exports")
 
@@ -46,7 +46,14 @@ def download(path: ExportPath) -> Response:
 @api.get("/<file>/modelfile", responses={200: binary("text/plain", "a Modelfile for Ollama"), **problem(400, 404, 409)})
 def modelfile(path: ExportPath) -> Response:
     """What `ollama create` needs beside the file."""
-    return Response(modelfile_text(_gguf(path)), mimetype="text/plain")
+    name = _gguf(path)
+    if registry.export_card(store(), name).encoding in NOT_SERVED:
+        raise Refusal(
+            409,
+            "conflict",
+            f"{name} is a LoRA for llama.cpp. A Modelfile needs a whole model: export another encoding.",
+        )
+    return Response(modelfile_text(name), mimetype="text/plain")
 
 
 @api.delete("/<file>", responses={204: None, **problem(400, 404, 409)})

@@ -11,7 +11,7 @@ from services.dashboard.context import here, store
 from services.dashboard.listing import listing
 from services.dashboard.views import adapter_view, encodings, run_view
 from shared import registry
-from shared.schemas import ENDED
+from shared.schemas import ENDED, NOT_SERVED
 from shared.store import NotFound
 
 SORTS = {
@@ -92,7 +92,7 @@ def adapter_page(ref: str) -> str | Response:
         changed=adapter_view.changed_values(adapter),
         files=adapters.files(adapter["reference"]),
         datasets=[card["reference"] for card in registry.datasets(store())],
-        encodings=encodings.choices(here().settings),
+        encodings=encodings.choices(here().settings, adapter["bytes"]),
         aliases=aliases.views(),
         settings=here().settings,
     )
@@ -110,7 +110,9 @@ def compare_page(ref: str) -> str | Response:
         "adapters/compare.html",
         adapter=adapter,
         versions=[v for v in adapters.views() if v["name"] == adapter["name"] and v != adapter],
-        exports=[e for e in exports.views() if e["adapter"] == adapter["reference"] and e["encoding"] != "merged"],
+        exports=[
+            e for e in exports.views() if e["adapter"] == adapter["reference"] and e["encoding"] not in NOT_SERVED
+        ],
         served=served.file if served else None,
         questions=adapter_view.questions(adapter),
         evaluations=adapter_view.evaluations(adapter_view.runs_of(adapter["reference"])),

@@ -8,7 +8,7 @@ from services.dashboard.context import here, store
 from services.dashboard.listing import listing
 from services.dashboard.views import encodings
 from shared import registry
-from shared.schemas import ENCODINGS
+from shared.schemas import ENCODINGS, NOT_SERVED
 
 SORTS = {
     "file": lambda e: e["file"],
@@ -52,8 +52,9 @@ def export_page(file: str) -> str | Response:
         others=[view for view in exports.views() if view["adapter"] == export["adapter"] and view != export],
         missing=[name for name in ENCODINGS if name not in made],
         agreement=encodings.agreement(export["parity"]),
+        speed=encodings.speed(export["parity"]),
         about=encodings.ABOUT[export["encoding"]],
         served=bool(served and served.file == export["file"]),
-        modelfile=None if export["encoding"] == "merged" else exports.modelfile_text(export["file"]),
+        modelfile=None if export["encoding"] in NOT_SERVED else exports.modelfile_text(export["file"]),
         settings=settings,
     )

@@ -10,7 +10,7 @@ from services.dashboard.views import run_view
 from shared import datasets, recipes, registry, runs
 from shared.datasets.canonical import messages_of
 from shared.recipes import RecipeError
-from shared.schemas import ENDED
+from shared.schemas import ENDED, NOT_SERVED
 from shared.store import NotFound
 
 QUESTIONS, READ = 6, 5000  # held-out questions offered, and rows read in search of them
@@ -105,7 +105,7 @@ def warnings(alias: str, new: dict[str, Any]) -> list[str]:
     """What would not work if `alias` pointed at the target `new`."""
     settings = here().settings
     said = []
-    gguf = new["kind"] == "export" and new["encoding"] != "merged"
+    gguf = new["kind"] == "export" and new["encoding"] not in NOT_SERVED
     served = registry.served_export(store(), settings.gguf_alias)
     if alias == settings.gguf_alias and not gguf:
         instead = f"the newest export, {served.file}" if served else "nothing"
@@ -115,8 +115,9 @@ def warnings(alias: str, new: dict[str, Any]) -> list[str]:
             f"One GGUF file is served at a time, the one that {settings.gguf_alias} points at. "
             f"Requests for {alias} are refused until that is {new['name']}, too."
         )
-    elif new["kind"] == "export" and new["encoding"] == "merged":
-        said.append(f"{new['name']} is a folder for other programs. Requests for {alias} would be refused.")
+    elif new["kind"] == "export" and not gguf:
+        what = "a folder" if new["encoding"] == "merged" else "an adapter file"
+        said.append(f"{new['name']} is {what} for other programs. Requests for {alias} would be refused.")
     if new["base_model"] != settings.base_model:
         said.append(f"It was made for {new['base_model']}, and {settings.base_model} is served here.")
     return said

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.dashboard import health, intake
 from shared import cache, registry, runs
-from shared.schemas import Status
+from shared.schemas import NOT_SERVED, Status
 from shared.settings import Settings
 from shared.store import Store, read_json
 
@@ -68,7 +68,7 @@ def _exports(settings: Settings, store: Store) -> Iterator[dict[str, Any]]:
     aliases, cards = registry.aliases(store), registry.exports(store)
     served = set(aliases.values())
     if settings.gguf_alias not in aliases:  # llama.cpp then serves the newest
-        served |= {card.file for card in [card for card in cards if card.encoding != "merged"][:1]}
+        served |= {card.file for card in [card for card in cards if card.encoding not in NOT_SERVED][:1]}
     adapters = {card.reference for card in registry.adapters(store)}
     for card in cards:
         if card.file not in served and card.adapter in adapters:
