@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.order import in_order
 from shared import estimate
 from shared.schemas import Recipe
 
@@ -31,12 +32,17 @@ def build_trainer(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(
         context.folder / "tensorboard"
     )  # transformers 5 takes it from here alone
+    if not torch.cuda.is_available():
+        # else accelerate says cpu:0 where there are several ranks, which torch.load does not know when one is resumed
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     arguments = SFTConfig(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulation,
+        gradient_accumulation_steps=recipe.accumulation // context.ranks,
+        # PEFT's experts are one tensor each, so every trainable one has a gradient, whichever experts a batch meets
+        ddp_find_unused_parameters=False,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.scheduler,
         lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate} if recipe.scheduler == "cosine_with_min_lr" else {},
@@ -49,11 +55,10 @@ def build_trainer(
         data_seed=recipe.seed,
         max_length=recipe.max_length,
         packing=False,
-        train_sampling_strategy="group_by_length" if recipe.packing else "random",
+        train_sampling_strategy="sequential",  # see order.py
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
-        logging_steps=recipe.log_every,
-        logging_first_step=True,
+        logging_steps=1,  # the curve takes the mean of log_every steps itself, so that a resume knows those before it
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validate_every else "no",
         eval_steps=validate_every,
@@ -73,7 +78,7 @@ def build_trainer(
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=train_set,
+        train_dataset=in_order(train_set, recipe, steps),
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),

@@ -1,6 +1,7 @@
 """Train an adapter: load, attach LoRA, render and mask, train, prove, publish.
 
 python -m services.trainer.train RUN_ID
+torchrun --standalone --nproc-per-node 2 -m services.trainer.train RUN_ID    on two GPUs
 """
 
 import services.trainer.unsloth_first  # noqa: F401, I001
@@ -48,7 +49,7 @@ def train(context: Context) -> None:
     )
 
     context.check()
-    curve = Curve(context, recipe, counts["train"]["tokens"] / len(train_set) * recipe.batch_size * recipe.accumulation)
+    curve = Curve(context, recipe, len(train_set), counts["train"]["tokens"])
     trainer = build_trainer(context, recipe, model, train_set, validation_set, tokenizer, curve)
     checkpoint = last_whole_checkpoint(context.folder / "checkpoints")
     if checkpoint:
@@ -59,6 +60,8 @@ def train(context: Context) -> None:
         raise Stopped
     if len(validation_set) and (recipe.keep_best or curve.validated_at != trainer.state.global_step):
         trainer.evaluate()
+    if context.rank:
+        return
     if runs.stop_requested(context.store, context.spec.id):
         take_best(context, model, trainer, curve)
     validation_loss = curve.validation_loss
