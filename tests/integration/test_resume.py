@@ -17,6 +17,8 @@ from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import environment
 
+pytestmark = pytest.mark.timeout(900)  # several starts of Python and torch, on what may be a busy machine
+
 # 35 training rows, 8 a step: each pass begins in the middle of a step. No checkpoint, validation or point of the
 # curve falls where the others do.
 VALUES = {

@@ -19,6 +19,8 @@ from tests.integration.test_jobs import alive, children, steps_told
 from tests.integration.test_resume import VALUES as FAST
 from tests.integration.test_resume import create, curve, finish, has_checkpoint, train
 
+pytestmark = pytest.mark.timeout(900)  # several starts of Python and torch, on what may be a busy machine
+
 VALUES: dict[str, Any] = {"log_every": 1, "save_every": 3, "gpus": 2}
 STEPS = list(range(1, 11))
 
@@ -78,11 +80,11 @@ def test_when_one_process_is_killed_all_end_and_the_worker_goes_on_with_all(
 ) -> None:
     job = Job(dataset=conversations, recipe="tiny", overrides={**FAST, **VALUES, "steps": 5}, name="house")
     run_id = queue.submit(settings, celery, "train", job).id
-    wait_for(lambda: runs.exists(store, run_id) and has_checkpoint(settings, run_id), 120, "a checkpoint")
+    wait_for(lambda: runs.exists(store, run_id) and has_checkpoint(settings, run_id), 240, "a checkpoint")
     first, second = children(run_id)
     os.kill((first, second)[rank], signal.SIGKILL)
     wait_for(lambda: not alive(first) and not alive(second), 10, "both end")
-    status = ended(store, run_id)
+    status = ended(store, run_id, 240)
     assert (status.state, status.attempt, status.result) == ("succeeded", 2, "house@v1")
     assert steps_told(store, run_id) == STEPS[:5]
     assert not list(runs.all_events(store, run_id, "error")), "the other one's is none of its own"
