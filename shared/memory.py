@@ -68,7 +68,9 @@ class Planner:
         effective, best = recipe.batch_size * recipe.accumulation, recipe
         if not (self.on_gpu and recipe.fill_memory):
             return recipe
-        for size in (size for size in range(recipe.batch_size + 1, effective + 1) if effective % size == 0):
+        for size in range(recipe.batch_size + 1, effective + 1):
+            if effective % (size * recipe.gpus):
+                continue
             larger = recipe.model_copy(update={"batch_size": size, "accumulation": effective // size})
             room = self.predict(larger, longest).total <= MARGIN * self.available
             if not room or tokens(larger, longest) > ENOUGH:
@@ -162,7 +164,9 @@ def tokens(recipe: Recipe, longest: int) -> int:
 
 
 def halved(values: dict[str, Any]) -> dict[str, int] | None:
-    """Half the micro batch, or the largest smaller one, that keeps the effective batch; None when it is one already."""
-    batch, accumulation = values["batch_size"], values["accumulation"]
-    smaller = next((size for size in range(batch // 2, 0, -1) if batch * accumulation % size == 0), None)
-    return {"batch_size": smaller, "accumulation": batch * accumulation // smaller} if smaller else None
+    """Half the micro batch, or the largest smaller one, that keeps the effective batch and can be shared by as many GPUs;
+    None when there is none."""
+    batch, accumulation, gpus = values["batch_size"], values["accumulation"], values["gpus"]
+    effective = batch * accumulation
+    smaller = next((size for size in range(batch // 2, 0, -1) if effective % (size * gpus) == 0), None)
+    return {"batch_size": smaller, "accumulation": effective // smaller} if smaller else None

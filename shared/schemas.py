@@ -70,6 +70,12 @@ class Recipe(Strict):
     )
     batch_size: int = Field(2, ge=1, le=256, description="examples in memory at once")
     accumulation: int = Field(8, ge=1, le=1024, description="batches summed into one step")
+    gpus: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="GPUs that share the batches of a step, each with the whole base model; must divide accumulation",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=0.1, description="highest learning rate")
     scheduler: Literal["linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup"] = Field(
         "linear", description="how the learning rate falls"
@@ -132,6 +138,12 @@ class Recipe(Strict):
             )
         if self.method == "dpo" and self.packing:
             raise ValueError("packing is for the methods sft and text; dpo takes its pairs as they are")
+        if self.accumulation % self.gpus:
+            fit = [str(n) for n in range(1, 9) if self.accumulation % n == 0]
+            raise ValueError(
+                f"{self.gpus} GPUs cannot share the {self.accumulation} batches of a step evenly: set gpus to "
+                f"{', '.join(fit[:-1])}{' or ' if fit[1:] else ''}{fit[-1]}, or accumulation to a multiple of {self.gpus}"
+            )
         if self.scheduler == "cosine_with_min_lr" and self.min_learning_rate is None:
             raise ValueError("scheduler cosine_with_min_lr needs min_learning_rate")
         if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:

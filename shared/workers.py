@@ -12,7 +12,8 @@ NEED_A_GPU = ("train", "evaluate", "export")  # the kinds of run that load a mod
 
 
 def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
-    """Each trainer's file, the freshest first; `fresh` says whether its heartbeat is recent."""
+    """Each trainer's file, the freshest first; `fresh` says whether its heartbeat is recent, `uses` how many of its GPUs its
+    run takes, the first ones (None: all, for all that is known)."""
     found = []
     for path in store.workers().glob("trainer-*.json"):
         try:
@@ -20,7 +21,7 @@ def trainers(settings: Settings, store: Store) -> list[dict[str, Any]]:
             value = json.loads(path.read_bytes())
         except (OSError, ValueError):  # gone, or being written
             continue
-        known = {"gpus": [], "busy": None, "kind": None, "since": None, **value}
+        known = {"gpus": [], "busy": None, "kind": None, "since": None, "uses": None, **value}
         found.append({**known, "silent": silent, "fresh": silent < settings.stale_seconds})
     return sorted(found, key=lambda worker: worker["silent"])
 
@@ -29,6 +30,6 @@ def holder(settings: Settings, store: Store, gpus: Collection[str]) -> str | Non
     """The run that needs one of these GPUs, given by their uuids, now. A silent worker's run needs none."""
     for worker in trainers(settings, store):
         works = worker["fresh"] and worker["busy"] and worker["kind"] in NEED_A_GPU
-        if works and any(gpu["uuid"] in gpus for gpu in worker["gpus"]):
+        if works and any(gpu["uuid"] in gpus for gpu in worker["gpus"][: worker["uses"]]):
             return worker["busy"]
     return None

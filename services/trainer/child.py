@@ -5,13 +5,14 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.trainer import exits
+from services.trainer import exits, ranks
 from services.trainer.supervise import die_with_parent
 from shared import runs
 from shared import settings as environment
@@ -19,6 +20,11 @@ from shared.schemas import RunSpec
 from shared.settings import Settings
 from shared.store import BadName, NotFound, Store
 from shared.weights import WrongForm
+
+# A rank that fails may only echo that another one did, or that all do. It waits before it tells why: by then it has been
+# ended if another had died, and rank 0 speaks before those that would say the same.
+CULPRIT_SECONDS = 1.0
+SAME_SECONDS = 2.0
 
 
 class Stopped(Exception):
@@ -31,20 +37,23 @@ class Refused(RuntimeError):
 
 @dataclass
 class Context:
-    """One attempt of one run, as its child process sees it."""
+    """One attempt of one run, as its child process sees it. Where there are several, rank 0 alone tells of it."""
 
     settings: Settings
     store: Store
     spec: RunSpec
     attempt: int
     stopping: bool = field(default=False)
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def folder(self) -> Path:
         return self.store.run(self.spec.id)
 
     def event(self, type_: str, **fields: Any) -> None:
-        runs.append_event(self.store, self.spec.id, type_, **fields)
+        if not self.rank:
+            runs.append_event(self.store, self.spec.id, type_, **fields)
 
     def log(self, text: str) -> None:
         """A line for the person who watches: in the events and in log.txt."""
@@ -52,7 +61,8 @@ class Context:
         self.event("log", text=text)
 
     def progress(self, step: int, steps: int | None = None, loss: float | None = None) -> None:
-        runs.update(self.store, self.spec.id, step=step, steps=steps, loss=loss)
+        if not self.rank:
+            runs.update(self.store, self.spec.id, step=step, steps=steps, loss=loss)
 
     def check(self) -> None:
         """Raises Stopped if the run was asked to stop."""
@@ -68,14 +78,17 @@ def main(work: Callable[[Context], None]) -> None:
         raise SystemExit(f"usage: python -m {work.__module__} RUN_ID (a folder of {store.runs()})")
     die_with_parent()
     spec = runs.read_spec(store, sys.argv[1])
-    context = Context(settings, store, spec, runs.attempts(store, spec.id))
+    rank, count = ranks.mine()
+    context = Context(settings, store, spec, runs.attempts(store, spec.id), rank=rank, ranks=count)
     signal.signal(signal.SIGTERM, lambda *_: setattr(context, "stopping", True))
     signal.signal(signal.SIGINT, lambda *_: setattr(context, "stopping", True))
     code = _outcome(work, context)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        sys.exit(code)
-    # log.txt could not be written: Python's own way out would try again, fail, and exit with another code
+        if not context.rank and (code == exits.OK or context.ranks == 1):
+            sys.exit(code)
+    # log.txt could not be written: Python's own way out would try again, fail, and exit with another code. Or there are
+    # other ranks: on the long way out they would notice that this one is missing, and fail with a code of their own.
     os._exit(code)
 
 
@@ -88,8 +101,10 @@ def _outcome(work: Callable[[Context], None], context: Context) -> int:
         with contextlib.suppress(OSError):  # log.txt is on the disk that may be full
             traceback.print_exc()
         reason, code = _explain(error)
+        if context.ranks > 1:
+            time.sleep(CULPRIT_SECONDS + (SAME_SECONDS if context.rank else 0))
         try:
-            context.event("error", reason=reason)
+            runs.append_event(context.store, context.spec.id, "error", reason=reason)
         except OSError:
             return code if code != exits.FAILED else exits.DISK_FULL
         return code

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from services.trainer.agree import first_says, greatest, meet
 from services.trainer.child import Context, Refused
 from shared import runs
 from shared.schemas import Recipe
@@ -20,36 +21,55 @@ from shared.store import write_json
 REWARDS = {"reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies"}
 WHOLE = "whole.json"  # written last into a checkpoint: the size of each of its files
 SMOOTHED = 10
+GO_ON, CANCEL, STOP_EARLY = range(3)
 
 
 class Curve(TrainerCallback):
     """Trainer events become run events; the run's wishes (cancel, target loss, patience) become the trainer's control."""
 
-    def __init__(self, context: Context, recipe: Recipe, tokens_per_step: float) -> None:
-        """`tokens_per_step` is the mean number of tokens, padding left out, that one optimizer step sees."""
-        self.context, self.recipe, self.tokens_per_step = context, recipe, tokens_per_step
-        # a step that is done again after a crash is told once
-        told = list(runs.all_events(context.store, context.spec.id, "metric"))
+    def __init__(self, context: Context, recipe: Recipe, examples: int, tokens: int) -> None:
+        """`examples` is how many the run trains on, `tokens` how many theirs are, padding left out."""
+        self.context, self.recipe = context, recipe
+        self.passes_per_step = recipe.batch_size * recipe.accumulation / examples
+        self.tokens_per_step = self.passes_per_step * tokens
+        # a step that is done again after a crash is told once, and warned of once
+        told = list(runs.all_events(context.store, context.spec.id, "metric", "warning"))
         self.told = max((e["step"] for e in told if "loss" in e), default=0)
         self.told_validation = max((e["step"] for e in told if "validation_loss" in e), default=0)
+        self.warned: set[str] = {e["kind"] for e in told if "kind" in e}
+        self.since_point: list[float] = []  # the losses of the steps since the last point of the curve
         self.recent: deque[float] = deque(maxlen=SMOOTHED)
         self.best, self.worse = math.inf, 0
-        self.warned: set[str] = set()
         self.clock, self.clock_step = time.monotonic(), 0
         self.stopped_because: str | None = None
         self.validation_loss: float | None = None
         self.validated_at: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Also takes in again what the checkpoint has of the steps before it, so that a resumed run goes on knowing them."""
         self.clock, self.clock_step = time.monotonic(), state.global_step
+        for entry in state.log_history:
+            if "loss" in entry:
+                self._take(entry["step"], entry["loss"])
+            elif "eval_loss" in entry:
+                self._take_validation(entry["step"], entry["eval_loss"])
         self.context.event(
-            "status", state="running", step=state.global_step, steps=state.max_steps, attempt=self.context.attempt
+            "status",
+            state="running",
+            step=state.global_step,
+            steps=state.max_steps,
+            attempt=self.context.attempt,
+            gpus=self.context.ranks,
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.context.stopping:
+        state.epoch = state.global_step * self.passes_per_step  # to the trainer, all passes are one
+        stop_early = runs.stop_requested(self.context.store, self.context.spec.id)
+        wish = first_says(CANCEL if self.context.stopping else STOP_EARLY if stop_early else GO_ON)
+        self.context.stopping = wish == CANCEL
+        if wish == CANCEL:
             control.should_save = control.should_training_stop = True
-        elif runs.stop_requested(self.context.store, self.context.spec.id):
+        elif wish == STOP_EARLY:
             control.should_evaluate = control.should_save = True
             self._stop(control, f"Asked to at step {state.global_step} of {state.max_steps}.")
 
@@ -66,18 +86,29 @@ class Curve(TrainerCallback):
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            self._warn("not_finite", f"The loss is {loss} at step {state.global_step}.", state)
+            text = f"The loss is {loss} at step {state.global_step}."
+            self.context.event("warning", kind="not_finite", text=text, step=state.global_step)
             raise Refused(
                 f"The loss is {loss} at step {state.global_step}. Lower learning_rate (now {self.recipe.learning_rate:g}) "
                 "and resume from the last checkpoint, or look for odd rows in the data set."
             )
-        self.recent.append(loss)
-        self.context.progress(state.global_step, state.max_steps, loss)
-        if state.global_step > self.told:
-            self._tell(state, logs, loss)
-        self._watch(state, control)
+        if self._take(state.global_step, loss):
+            self.context.progress(state.global_step, state.max_steps, self.recent[-1])
+            memory = greatest(memory_bytes())
+            if state.global_step > self.told:
+                self._tell(state, logs, self.recent[-1], memory)
+            self._watch(state, control)
 
-    def _tell(self, state: TrainerState, logs: dict[str, Any], loss: float) -> None:
+    def _take(self, step: int, loss: float) -> bool:
+        """Take in the loss of a step; True at a point of the curve, which is the mean of the steps since the last one."""
+        self.since_point.append(loss)
+        if step > 1 and step % self.recipe.log_every:
+            return False
+        self.recent.append(sum(self.since_point) / len(self.since_point))
+        self.since_point.clear()
+        return True
+
+    def _tell(self, state: TrainerState, logs: dict[str, Any], loss: float, memory: int) -> None:
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.clock_step
         self.clock, self.clock_step = time.monotonic(), state.global_step
@@ -89,7 +120,7 @@ class Curve(TrainerCallback):
             grad_norm=logs.get("grad_norm"),
             epoch=logs.get("epoch"),
             tokens_per_second=round(done * self.tokens_per_step / seconds, 1) if seconds > 0 else None,
-            memory_bytes=memory_bytes(),
+            memory_bytes=memory,
             **rewards(logs, ""),
         )
 
@@ -121,15 +152,11 @@ class Curve(TrainerCallback):
             return
         self.clock = time.monotonic()  # validation is not training: leave it out of tokens per second
         self.clock_step = state.global_step
-        self.validation_loss, self.validated_at = loss, state.global_step
         if state.global_step > self.told_validation:
             self.context.event(
                 "metric", step=state.global_step, validation_loss=loss, **rewards(metrics or {}, "eval_")
             )
-        if loss < self.best - self.recipe.patience_threshold:
-            self.best, self.worse = loss, 0
-            return
-        self.worse += 1
+        self._take_validation(state.global_step, loss)
         if self.recipe.patience and self.worse >= self.recipe.patience:
             self._stop(control, f"{self.worse} validations in a row without progress; the best was {self.best:.3f}.")
         elif self.worse >= 2:
@@ -139,9 +166,15 @@ class Curve(TrainerCallback):
                 state,
             )
 
+    def _take_validation(self, step: int, loss: float) -> None:
+        self.validation_loss, self.validated_at = loss, step
+        progress = loss < self.best - self.recipe.patience_threshold
+        self.best, self.worse = (loss, 0) if progress else (self.best, self.worse + 1)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if folder.is_dir():
+        meet()  # each rank has written its random state
+        if folder.is_dir() and not self.context.rank:
             seal(folder)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             self.context.event("checkpoint", step=state.global_step, bytes=size)

@@ -43,7 +43,9 @@ def render(context: Context, recipe: Recipe, encoder: Encoder) -> tuple[Dataset,
     for side in ("train", "validation"):
         count = Counts()
         rows = _side(folder, recipe.validation_share, side == "validation")
-        sides.append(_dataset(context.folder / "examples" / f"{side}.arrow", rows, recipe, encoder, date, count))
+        # each rank renders all for itself, in as long as one would
+        cache = context.folder / "examples" / f"{side}{context.rank or ''}.arrow"
+        sides.append(_dataset(cache, rows, recipe, encoder, date, count))
         counts[side] = vars(count)
     if not counts["train"]["supervised_tokens"]:
         if recipe.method != "sft":

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import torch
 
+from services.trainer.agree import join, least
 from services.trainer.child import Context, Refused
 from services.trainer.curve import memory_bytes
 from services.trainer.exits import memory_limit
@@ -25,7 +26,8 @@ class Footprint:
         is less memory than that."""
         self.context, self.on_gpu = context, torch.cuda.is_available()
         config = json.loads((folder / "config.json").read_bytes())
-        planner = Planner(folder, config, choice.form, available(context), self.on_gpu)
+        join(context.ranks)
+        planner = Planner(folder, config, choice.form, least(available(context)), self.on_gpu)
         self.recipe = recipe = planner.filled(recipe, longest)
         self.predicted = planner.predict(recipe, longest)
         if not planner.decodes(recipe, longest):
@@ -33,7 +35,7 @@ class Footprint:
         self.measured: dict[str, int] = {}
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
-        context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation)
+        context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation, gpus=recipe.gpus)
         self.told = {"form": NAMES[choice.form], "why": choice.why, "available": planner.available}
         context.event("memory", **self.told, predicted=self.predicted.model_dump())
         if not planner.fits(recipe, longest):

@@ -13,6 +13,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from services.trainer.attention import ROW
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.order import in_order
 from services.trainer.packing import Flat
 from shared import estimate
 from shared.schemas import Recipe
@@ -43,8 +44,10 @@ def build_trainer(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulation,
+        per_device_eval_batch_size=validation_batch(recipe, len(validation_set)),
+        gradient_accumulation_steps=recipe.accumulation // context.ranks,
+        # PEFT's experts are one tensor each, so every trainable one has a gradient, whichever experts a batch meets
+        ddp_find_unused_parameters=False,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.scheduler,
         lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate} if recipe.scheduler == "cosine_with_min_lr" else {},
@@ -56,10 +59,10 @@ def build_trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         max_length=recipe.max_length,
+        train_sampling_strategy="sequential",  # see order.py
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
-        logging_steps=recipe.log_every,
-        logging_first_step=True,
+        logging_steps=1,  # the curve takes the mean of log_every steps itself, so that a resume knows those before it
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validate_every else "no",
         eval_steps=validate_every,
@@ -79,7 +82,7 @@ def build_trainer(
     trainer = (PairTrainer if dpo else SFTTrainer)(
         model=model,
         args=arguments,
-        train_dataset=train_set,
+        train_dataset=in_order(train_set, recipe, steps),
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
         data_collator=None if dpo else Flat(tokenizer.pad_token_id),
@@ -106,3 +109,11 @@ class PairTrainer(DPOTrainer):
 def optimizer(recipe: Recipe) -> str:
     """The recipe's optimizer, or AdamW where there is no GPU for its 8-bit form."""
     return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not torch.cuda.is_available() else recipe.optimizer
+
+
+def validation_batch(recipe: Recipe, examples: int) -> int:
+    """Examples in a batch of validation. On several GPUs a number that divides all of them: accelerate fills the last batch
+    up with examples that were seen already, so that its loss would depend on the number of GPUs."""
+    if recipe.gpus == 1:
+        return recipe.batch_size
+    return max(n for n in range(1, recipe.batch_size + 1) if examples % n == 0)

@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from celery.worker import state as worker_state
 
-from services.trainer import sweep, tasks
+from services.trainer import ranks, sweep, tasks
 from shared import queue, runs
 from shared.gpus import gpus
 from shared.schemas import Status, now
@@ -59,7 +59,15 @@ def show(store: Store, since: str, held: tuple[str | None, str | None], seen: li
     """Write the worker's own file; its modification time is the heartbeat."""
     host = socket.gethostname()
     value = {"host": host, "pid": os.getpid(), "since": since, "busy": held[0], "kind": held[1], "gpus": seen}
+    value["uses"] = _taken(store, held[0], len(seen))
     write_json(store.workers() / f"trainer-{host}.json", {**value, "versions": versions(*PACKAGES)})
+
+
+def _taken(store: Store, run_id: str | None, visible: int) -> int | None:
+    """How many GPUs the run takes; None without one, or before it is on disk."""
+    if run_id is None or not runs.exists(store, run_id):
+        return None
+    return ranks.count(runs.read_spec(store, run_id).recipe, visible)
 
 
 def tend(app: Celery, settings: Settings, store: Store) -> None:

@@ -15,8 +15,9 @@ ANSWER_SECONDS = 5.0
 def wait_for_room(context: Context, patience: float = PATIENCE_SECONDS) -> None:
     """Return when the GPU is free of the inference server, or after `patience` seconds with a warning.
 
-    The server sees by the worker's file that this run needs the GPU. Raises Stopped if the run is asked to stop."""
-    mine = {gpu["uuid"] for gpu in gpus()}
+    The server sees by the worker's file that this run needs the GPU; of several, a run has the first ones. Raises Stopped
+    if the run is asked to stop."""
+    mine = {gpu["uuid"] for gpu in gpus()[: context.ranks]}
     until, said = time.monotonic() + patience, False
     while mine and not _free(context, mine):
         context.check()

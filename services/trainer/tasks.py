@@ -12,9 +12,10 @@ from celery.exceptions import Ignore, TaskRevokedError
 from celery.utils.log import get_task_logger
 from pydantic import ValidationError
 
-from services.trainer import exits
+from services.trainer import exits, ranks
 from services.trainer.supervise import supervise
 from shared import memory, queue, runs
+from shared.gpus import gpus
 from shared.queue import JobRefused
 from shared.schemas import ENDED, Job, Kind, now
 from shared.settings import Settings
@@ -102,6 +103,13 @@ def ensure(settings: Settings, store: Store, kind: Kind, run_id: str, fields: di
 
 def start(settings: Settings, store: Store, kind: Kind, run_id: str, attempt: int) -> int:
     """Run the child of an attempt to its end and return its exit code."""
+    recipe = runs.read_spec(store, run_id).recipe
+    taken = ranks.count(recipe, len(gpus()))
+    if recipe and taken < recipe.gpus:
+        text = (
+            f"The recipe asks for {recipe.gpus} GPUs, of which {taken} can be taken here. The run goes on with fewer."
+        )
+        runs.append_event(store, run_id, "warning", kind="gpus", text=text)
     terminated: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))  # revoke(terminate=True)
 
@@ -114,6 +122,7 @@ def start(settings: Settings, store: Store, kind: Kind, run_id: str, attempt: in
         return supervise(
             [sys.executable, "-m", f"services.trainer.{kind}", run_id],
             store.run(run_id) / "log.txt",
+            environments=ranks.environments(taken),
             beat=lambda: runs.heartbeat(store, run_id, attempt),
             beat_seconds=settings.heartbeat_seconds,
             stop=stop,

@@ -1,6 +1,7 @@
 """Train an adapter: load, attach LoRA, render and mask, train, prove, publish.
 
 python -m services.trainer.train RUN_ID
+torchrun --standalone --nproc-per-node 2 -m services.trainer.train RUN_ID    on two GPUs
 """
 
 import services.trainer.unsloth_first  # noqa: F401, I001
@@ -67,7 +68,7 @@ def train(context: Context) -> None:
     )
 
     context.check()
-    curve = Curve(context, recipe, counts["train"]["tokens"] / len(rows) * recipe.batch_size * recipe.accumulation)
+    curve = Curve(context, recipe, len(rows), counts["train"]["tokens"])
     trainer = build_trainer(context, recipe, model, rows, validation_set, tokenizer, curve)
     checkpoint = last_whole_checkpoint(context.folder / "checkpoints")
     if checkpoint:
@@ -79,6 +80,8 @@ def train(context: Context) -> None:
         raise Stopped
     if len(validation_set) and (recipe.keep_best or curve.validated_at != trainer.state.global_step):
         trainer.evaluate()
+    if context.rank:
+        return
     if runs.stop_requested(context.store, context.spec.id):
         take_best(context, model, trainer, curve)
     took = footprint.report(trainer.optimizer)
@@ -95,11 +98,11 @@ def train(context: Context) -> None:
 
 
 def recipe_now(context: Context) -> Recipe:
-    """The run's recipe, with the micro batch that is left of it after the attempts that ran out of memory."""
+    """The run's recipe, with the GPUs that it has and the micro batch that is left after attempts that ran out of memory."""
     assert context.spec.recipe is not None
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"gpus": context.ranks}
     for event in runs.all_events(context.store, context.spec.id, "halved"):
-        changes = {"batch_size": event["batch_size"], "accumulation": event["accumulation"], "fill_memory": False}
+        changes |= {"batch_size": event["batch_size"], "accumulation": event["accumulation"], "fill_memory": False}
     return context.spec.recipe.model_copy(update=changes)
 
 

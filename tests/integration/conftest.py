@@ -79,7 +79,19 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[Worker]:
 @pytest.fixture
 def workshop(store: Store) -> str:
     """The demo's conversations, as a published data set."""
-    source = ROOT / "demo" / "conversations.jsonl"
+    return published(store, ROOT / "demo" / "conversations.jsonl")
+
+
+@pytest.fixture
+def conversations(store: Store, tmp_path: Path) -> str:
+    """Some of the demo's conversations, as a published data set."""
+    source = tmp_path / "some.jsonl"
+    source.write_text("".join((ROOT / "demo" / "conversations.jsonl").read_text().splitlines(True)[:40]))
+    return published(store, source)
+
+
+def published(store: Store, source: Path) -> str:
+    """A file of conversations as the data set `workshop`."""
     with store.staging(store.datasets()) as staged:
         card = ingest(source, source.name, staged / "data", count_tokens=None, name="workshop")
         publish(staged / "data", store.datasets() / "workshop" / card.version)
@@ -111,10 +123,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> Iterator[
         context_tokens=1024,
     )
     store = Store(settings.data)
-    source = ROOT / "demo" / "conversations.jsonl"
-    with store.staging(store.datasets()) as staged:
-        card = ingest(source, source.name, staged / "data", count_tokens=None, name="workshop")
-        publish(staged / "data", store.datasets() / "workshop" / card.version)
+    published(store, ROOT / "demo" / "conversations.jsonl")
     by_hand(settings, "train", Job(dataset="workshop", recipe="tiny", name="house", overrides={"steps": 20}))
     services = [
         subprocess.Popen(

@@ -17,8 +17,14 @@ FILES = {
     "gpu": ["compose.yaml"],
     "cpu": ["compose.yaml", "compose.cpu.yaml"],
     "llama-gpu": ["compose.yaml", "compose.llama-gpu.yaml"],
+    "several-gpus": ["compose.yaml", "compose.several-gpus.yaml"],
 }
-RESERVED = {"gpu": {"trainer", "inference"}, "cpu": set(), "llama-gpu": {"trainer", "inference", "llama"}}
+RESERVED = {
+    "gpu": {"trainer", "inference"},
+    "cpu": set(),
+    "llama-gpu": {"trainer", "inference", "llama"},
+    "several-gpus": {"trainer", "inference"},
+}
 DOCKERFILES = sorted(
     str(path.relative_to(ROOT))
     for path in [*ROOT.glob("services/**/*Dockerfile"), ROOT / "nginx/Dockerfile", ROOT / "monitoring/Dockerfile"]
@@ -154,7 +160,7 @@ def test_the_trainer_is_given_longer_to_stop_than_a_run_takes_to_write_its_check
 
 def test_every_variable_has_its_line_in_the_example_with_the_same_default():
     used = {}
-    for name in ("compose.yaml", "compose.cpu.yaml", "compose.llama-gpu.yaml"):
+    for name in sorted({name for names in FILES.values() for name in names}):
         for variable, default in VARIABLE.findall((ROOT / name).read_text()):
             assert used.setdefault(variable, default) == default, f"{variable} has two defaults"
     assert used == {name: value for name, value in example().items() if name != "COMPOSE_FILE"}
@@ -207,6 +213,8 @@ def test_compose_itself_accepts_the_files(which, tmp_path):
     assert services["llama"]["environment"].get("TANDEM_GGUF_GPU_LAYERS", "0") == (
         "99" if which == "llama-gpu" else "0"
     )
+    devices = [d for r in [services["trainer"]["deploy"]["resources"].get("reservations")] if r for d in r["devices"]]
+    assert [d["device_ids"] for d in devices] == {"cpu": [], "several-gpus": [["0", "1"]]}.get(which, [["0"]])
     if which == "cpu":
         assert set(services["tiny"]["networks"]) == {"inside"}
         assert services["inference"]["depends_on"]["tiny"]["condition"] == "service_completed_successfully"

@@ -118,6 +118,9 @@ def test_a_gpu_with_room_does_more_at_once_and_never_more_than_fits(base: Path) 
     assert filled(int(four / memory.MARGIN) + 1) == (4, 3)
     assert filled(1 << 40, recipe(batch_size=2, accumulation=8)) == (4, 4), "16,384 tokens are enough"
     assert filled(1 << 40, recipe(fill_memory=False)) == (2, 8)
+    assert filled(1 << 40, asked.model_copy(update={"gpus": 2})) == (6, 2), "each GPU has as many"
+    assert memory.halved({"batch_size": 6, "accumulation": 2, "gpus": 2}) == {"batch_size": 3, "accumulation": 4}
+    assert memory.halved({"batch_size": 1, "accumulation": 2, "gpus": 2}) is None
 
 
 GPT_OSS_20B = {

@@ -32,8 +32,15 @@ def test_a_run_that_loads_a_model_needs_the_gpu(settings: Settings, store: Store
 
 @pytest.mark.parametrize(
     "fields",
-    [{"busy": None, "kind": None}, {"kind": "fetch"}, {"gpus": [{"uuid": "GPU-2"}]}, {"gpus": []}, {"silent": 60}],
-    ids=["idle", "fetches", "another GPU", "no GPU", "silent"],
+    [
+        {"busy": None, "kind": None},
+        {"kind": "fetch"},
+        {"gpus": [{"uuid": "GPU-2"}]},
+        {"gpus": []},
+        {"silent": 60},
+        {"uses": 1},
+    ],
+    ids=["idle", "fetches", "another GPU", "no GPU", "silent", "the first GPU alone"],
 )
 def test_nobody_needs_it_otherwise(settings: Settings, store: Store, worker, fields: dict) -> None:
     worker(**fields)

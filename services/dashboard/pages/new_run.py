@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "base_model", "revision",
     ),
     "Data": ("max_length", "supervise", "method", "dpo_beta", "reasoning_effort", "validation_share", "packing"),
-    "Steps and batch": ("steps", "epochs", "batch_size", "accumulation", "seed"),
+    "Steps and batch": ("steps", "epochs", "batch_size", "accumulation", "gpus", "seed"),
     "Learning rate": (
         "learning_rate", "scheduler", "min_learning_rate", "warmup", "weight_decay", "max_grad_norm", "optimizer",
     ),
@@ -35,7 +35,7 @@ BASIC = {
 }  # fmt: skip
 LABELS = {"lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha", "lora_dropout": "LoRA dropout", "rslora": "Rank-stabilized",
           "dpo_beta": "DPO beta", "report_to": "Trackers", "max_length": "Longest example", "max_grad_norm": "Longest gradient",
-          "evaluate_every": "Validate every", "save_every": "Checkpoint every", "log_every": "Point every",
+          "evaluate_every": "Validate every", "save_every": "Checkpoint every", "log_every": "Point every", "gpus": "GPUs",
           "overfit_below": "Warn of overfitting below"}  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class Told:
     validations: list[tuple[int, float]] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)  # the first tokens per second, without the first step's
     speed: deque[float] = field(default_factory=lambda: deque(maxlen=LATE))
-    memory: int | None = None  # bytes
+    memory: int | None = None  # bytes, of the GPU that has most
+    gpus: int = 1
     paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=PACES))  # (Unix seconds, step)
 
     @property
@@ -86,6 +87,7 @@ class Told:
             self.saved[event["step"]] = event["time"]
         elif kind == "status" and "step" in event:
             self.paces.clear()
+            self.gpus = event.get("gpus", 1)
             if event["step"]:
                 self.resumed.append(event["step"])
         self.last[kind] = event
