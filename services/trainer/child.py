@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer import exits, ranks
-from services.trainer.supervise import die_with_parent
 from shared import runs
 from shared import settings as environment
 from shared.schemas import RunSpec
@@ -76,7 +75,6 @@ def main(work: Callable[[Context], None]) -> None:
     store = Store(settings.data)
     if len(sys.argv) != 2 or not runs.exists(store, sys.argv[1]):
         raise SystemExit(f"usage: python -m {work.__module__} RUN_ID (a folder of {store.runs()})")
-    die_with_parent()
     spec = runs.read_spec(store, sys.argv[1])
     rank, count = ranks.mine()
     context = Context(settings, store, spec, runs.attempts(store, spec.id), rank=rank, ranks=count)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, however that dies (man 2 prctl)."""
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -62,7 +63,15 @@ def supervise(
 
 def _begin(command: list[str], output: Any, errors: Any, more: dict[str, str]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **more}
-    return subprocess.Popen(command, stdout=output, stderr=errors, stdin=subprocess.DEVNULL, env=environment)
+    # die_with_parent before the child imports anything: until it has, a killed worker would leave it training unwatched
+    return subprocess.Popen(
+        command,
+        stdout=output,
+        stderr=errors,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        preexec_fn=die_with_parent,
+    )
 
 
 def _outcome(children: list[subprocess.Popen[bytes]]) -> int | None:

@@ -1,10 +1,15 @@
 """Children that are started, watched and ended together."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from services.trainer.supervise import supervise
+from tests.conftest import ROOT, wait_for
 
 
 def run(tmp_path: Path, *scripts: str, stop: float = 60.0, grace: float = 60.0) -> tuple[int, float]:
@@ -53,3 +58,17 @@ def test_what_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
 def test_the_log_has_what_the_first_says_and_the_errors_of_all(tmp_path: Path) -> None:
     run(tmp_path, "echo one; sleep 1", "echo two; echo trouble >&2")
     assert sorted((tmp_path / "log.txt").read_text().split()) == ["one", "trouble"]
+
+
+def test_a_child_dies_with_whoever_supervises_it_from_its_first_moment(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = (
+        "from pathlib import Path; from services.trainer.supervise import supervise; "
+        f"supervise(['sh', '-c', 'echo $$ > {pid}; exec sleep 60'], Path('{tmp_path}/log'), beat=lambda: None, "
+        "beat_seconds=1, stop=lambda: False, grace_seconds=1)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    wait_for(lambda: pid.exists() and pid.read_text().strip(), 20, "the child")
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not psutil.pid_exists(int(pid.read_text())), 5, "the child's end")
