@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training import mix
+from services.trainer import ranks
+from services.trainer.supervise import supervise
 from shared import recipes, runs
 from shared.datasets import ingest
 from shared.schemas import Job, RunSpec
@@ -63,7 +65,7 @@ class Place:
         )
         job = Job(dataset=dataset, recipe=recipe, name="benchmark")
         spec = runs.create(self.store, runs.new_id("train"), "train", job, resolved)
-        seconds, began = self.child("train", spec)
+        seconds, began = self.child(spec, "services.trainer.train")
         metrics = [e for e in runs.all_events(self.store, spec.id, "metric") if "loss" in e]
         first = datetime.fromisoformat(metrics[0]["time"]).timestamp()
         return {
@@ -75,23 +77,37 @@ class Place:
             "memory": list(runs.all_events(self.store, spec.id, "memory"))[-1],
         }
 
-    def child(self, kind: str, spec: RunSpec, module: str | None = None) -> tuple[float, float]:
-        """(seconds, moment of the start) of a run's process. Raises RuntimeError if it fails."""
+    def child(self, spec: RunSpec, module: str) -> tuple[float, float]:
+        """(seconds, moment of the start) of a run's processes. Raises RuntimeError if they fail."""
         runs.claim(self.store, spec.id, 1, "benchmark")
-        began = time.time()
-        command = [sys.executable, "-m", module or f"services.trainer.{kind}", spec.id]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        began, log = time.time(), self.store.run(spec.id) / "log.txt"
+        gpus = spec.recipe.gpus if spec.recipe else 1
+        environments = [self.environment() | more for more in ranks.environments(gpus)]
+        code = supervise(
+            [sys.executable, "-m", module, spec.id],
+            log,
+            environments=environments,
+            beat=lambda: None,
+            beat_seconds=5,
+            stop=lambda: False,
+            grace_seconds=5,
         )
-        if done.returncode:
-            raise RuntimeError(f"{kind} ended with {done.returncode}: {done.stdout[-3000:]}")
+        say(f"{spec.id} took {time.time() - began:.0f} s")
+        if code:
+            raise RuntimeError(f"{module} ended with {code}: {log.read_text(errors='replace')[-3000:]}")
         return time.time() - began, began
+
+
+def say(text: str) -> None:
+    """What goes on, for the person who waits."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 @functools.cache
 def bare(folder: Path, *shapes: str) -> dict[str, dict[str, Any]]:
     """The baseline's figures by shape."""
     command = [sys.executable, "-m", "benchmarks.training.bare", str(folder), *shapes]
+    say(f"bare Unsloth: {', '.join(shapes)}")
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"shape"')]
     if done.returncode or len(found) < len(shapes):
