@@ -44,7 +44,7 @@ def build_trainer(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=validation_batch(recipe, len(validation_set)),
+        per_device_eval_batch_size=validation_batch(context, recipe, len(validation_set)),
         gradient_accumulation_steps=recipe.accumulation // context.ranks,
         # PEFT's experts are one tensor each, so every trainable one has a gradient, whichever experts a batch meets
         ddp_find_unused_parameters=False,
@@ -111,9 +111,11 @@ def optimizer(recipe: Recipe) -> str:
     return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not torch.cuda.is_available() else recipe.optimizer
 
 
-def validation_batch(recipe: Recipe, examples: int) -> int:
-    """Examples in a batch of validation. On several GPUs a number that divides all of them: accelerate fills the last batch
-    up with examples that were seen already, so that its loss would depend on the number of GPUs."""
+def validation_batch(context: Context, recipe: Recipe, examples: int) -> int:
+    """Examples in a batch of validation: as many as were asked for, however many are trained on at once, so that the loss is
+    the same on any GPU. On several GPUs a number that divides all of them: accelerate fills the last batch up with examples
+    that were seen already."""
+    asked = context.spec.recipe.batch_size if context.spec.recipe else recipe.batch_size
     if recipe.gpus == 1:
-        return recipe.batch_size
-    return max(n for n in range(1, recipe.batch_size + 1) if examples % n == 0)
+        return asked
+    return max(n for n in range(1, asked + 1) if examples % n == 0)

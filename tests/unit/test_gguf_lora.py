@@ -22,8 +22,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tiny(), tmp_path_factory.mktemp("base"))
 
 
-def make_adapter(directory: Path, *, transposed: bool = True, **options: object) -> GptOssForCausalLM:
-    """Save a random LoRA on attention, experts and routers in `directory`; returns the merged model."""
+PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"]
+
+
+def make_adapter(
+    directory: Path, *, transposed: bool = True, parameters: list[str] = PARAMETERS, **options: object
+) -> GptOssForCausalLM:
+    """Save a random LoRA on attention and on `parameters` in `directory`; returns the merged model."""
     torch.manual_seed(3)
     copy = GptOssForCausalLM(tiny().config).eval()
     copy.load_state_dict(tiny().state_dict())
@@ -31,7 +36,7 @@ def make_adapter(directory: Path, *, transposed: bool = True, **options: object)
         block.mlp.experts.is_transposed = transposed
     config = LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"], **options,
+        target_parameters=parameters, **options,
     )  # fmt: skip
     tuned = get_peft_model(copy, config)
     for name, parameter in tuned.named_parameters():
@@ -54,7 +59,8 @@ def test_the_lora_file_on_the_base_answers_as_the_merged_model(base: Path, tmp_p
 
 
 def test_the_lora_file_answers_on_native_experts_too(base: Path, tmp_path: Path) -> None:
-    make_adapter(tmp_path / "adapter")
+    # not on the routers: what Q8_0 takes from attention may choose other experts, and then the answers part
+    make_adapter(tmp_path / "adapter", parameters=PARAMETERS[:2])
     directory, native = make_native(base, tmp_path / "native")
     lora = write_lora_gguf(tmp_path / "adapter", tiny().config.to_dict(), tmp_path / "lora.gguf")
     file = write_gguf(directory, tmp_path / "base.gguf", "MXFP4", name="tiny").path
