@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -29,6 +30,7 @@ def build_trainer(
     curve: Curve,
 ) -> Trainer:
     """TRL's trainer over the rendered examples, with the recipe's values in its words."""
+    asked = context.spec.recipe or recipe
     steps = estimate.steps(recipe, len(train_set))
     validate_every = recipe.evaluate_every if len(validation_set) else None
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(
@@ -44,7 +46,7 @@ def build_trainer(
         output_dir=str(context.folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=validation_batch(context, recipe, len(validation_set)),
+        per_device_eval_batch_size=asked.batch_size,
         gradient_accumulation_steps=recipe.accumulation // context.ranks,
         # PEFT's experts are one tensor each, so every trainable one has a gradient, whichever experts a batch meets
         ddp_find_unused_parameters=False,
@@ -79,7 +81,7 @@ def build_trainer(
         remove_unused_columns=False,
         **own,
     )
-    trainer = (PairTrainer if dpo else SFTTrainer)(
+    trainer = (PairTrainer if dpo else ExampleTrainer)(
         model=model,
         args=arguments,
         train_dataset=in_order(train_set, recipe, steps),
@@ -92,7 +94,21 @@ def build_trainer(
     return trainer
 
 
-class PairTrainer(DPOTrainer):
+class WholeValidation(Trainer):
+    """Each rank validates on everything, in batches as large as were asked for, so that the loss depends neither on how
+    many there are nor on the GPU's room. Shared out, the last batch would be filled up with examples seen already."""
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        return DataLoader(
+            eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
+        )
+
+
+class ExampleTrainer(WholeValidation, SFTTrainer):
+    """TRL's trainer over examples that are token ids already."""
+
+
+class PairTrainer(WholeValidation, DPOTrainer):
     """TRL's trainer over pairs that are token ids already; its reference is the model with the adapter off."""
 
     def __init__(self, model: Any, **given: Any) -> None:
@@ -109,13 +125,3 @@ class PairTrainer(DPOTrainer):
 def optimizer(recipe: Recipe) -> str:
     """The recipe's optimizer, or AdamW where there is no GPU for its 8-bit form."""
     return "adamw_torch" if recipe.optimizer == "adamw_8bit" and not torch.cuda.is_available() else recipe.optimizer
-
-
-def validation_batch(context: Context, recipe: Recipe, examples: int) -> int:
-    """Examples in a batch of validation: as many as were asked for, however many are trained on at once, so that the loss is
-    the same on any GPU. On several GPUs a number that divides all of them: accelerate fills the last batch up with examples
-    that were seen already."""
-    asked = context.spec.recipe.batch_size if context.spec.recipe else recipe.batch_size
-    if recipe.gpus == 1:
-        return asked
-    return max(n for n in range(1, asked + 1) if examples % n == 0)

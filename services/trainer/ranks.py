@@ -22,8 +22,8 @@ def count(recipe: Recipe | None, visible: int) -> int:
 def environments(ranks: int) -> list[dict[str, str]]:
     """What each rank's environment has beside its parent's."""
     order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi, by which others know the first ones
-    if ranks == 1:
-        return [order]
+    if ranks == 1:  # and it sees one alone, or PyTorch's older way to share a batch among GPUs would be taken
+        return [{**order, "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

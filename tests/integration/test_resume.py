@@ -77,11 +77,10 @@ def curve(store: Store, run_id: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("end", "code", "values"),
     [
-        (lambda _: True, exits.STOPPED, {}),
         (kill, -signal.SIGKILL, {"packing": True}),
         (lambda _: True, exits.STOPPED, {"train_experts": False, "lora_dropout": 0.2}),  # draws from the random state
     ],
-    ids=["stopped", "killed, examples grouped by length", "stopped, with dropout"],
+    ids=["killed, rows packed", "stopped, with dropout"],
 )
 def test_a_resumed_run_ends_as_if_nothing_had_been(
     settings: Settings, store: Store, conversations: str, end: Callable[[str], Any], code: int, values: dict[str, Any]
