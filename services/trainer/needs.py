@@ -15,7 +15,7 @@ from services.trainer.merged import SHARD_BYTES, Merged
 
 SPARE_DISK = 64 << 20  # the tokenizer, the cards
 # Pieces of one tensor in float32 and as they are written; llama.cpp's buffers. The file itself it maps.
-WORKING_MEMORY = 2 << 30
+WORKING_MEMORY, LEAST_MEMORY = 2 << 30, 512 << 20
 
 
 def check(context: Context, view: Merged, base: Path, adapter: Path, encoding: str) -> None:
@@ -52,7 +52,7 @@ def memory_bytes(view: Merged, encoding: str) -> int:
     weights by the shard, while it is put together and while it is written."""
     adapter = 8 * sum(pair.a.numel() + pair.b.numel() for pair in view.pairs.values())
     shards = 2 * min(SHARD_BYTES, weight_bytes(view)) if encoding == "merged" else 0
-    return WORKING_MEMORY + adapter + shards
+    return min(WORKING_MEMORY, LEAST_MEMORY + weight_bytes(view)) + adapter + shards
 
 
 def weight_bytes(view: Merged) -> int:

@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_refused_with_the_way_out(
 ) -> None:
     view = view_of(base, adapter, encoding)
     needs.check(context, view, base, adapter, encoding)
-    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
+    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 28))
     with pytest.raises(Refused, match=r"GB of memory and 1\.1 GB are available\. Stop what else runs here"):
         needs.check(context, view, base, adapter, encoding)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
