@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_with_the_way_out(
     view = view_of(base, adapter, encoding)
     needs.check(context, view, base, adapter, encoding)
     monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 28))
-    with pytest.raises(Refused, match=r"GB of memory and 1\.1 GB are available\. Stop what else runs here"):
+    with pytest.raises(Refused, match=r"GB of memory and 0\.3 GB are available\. Stop what else runs here"):
         needs.check(context, view, base, adapter, encoding)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
     with pytest.raises(Refused, match=r"0\.0 GB are free\. Delete exports or checkpoints"):
