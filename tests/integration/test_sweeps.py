@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from shared import registry, runs, sweeps
-from shared.schemas import ENDED, SweepJob
+from shared.schemas import ENDED, SweepJob, SweepStatus
 from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import wait_for
@@ -67,6 +67,14 @@ def test_a_recipe_that_validates_at_its_end_only_is_made_to_validate_on_the_way(
 def test_a_sweep_that_cannot_work_is_refused_before_anything_runs(api: Api, more: dict, status: int, said: str) -> None:
     assert said in api("POST", "/api/sweeps", status, json=ask(**more)).json["error"]["message"]
     assert sweeps.ids(api.store) == []
+
+
+def test_a_data_set_cannot_be_deleted_while_a_sweep_has_trials_of_it_before_it(api: Api) -> None:
+    sweep = api("POST", "/api/sweeps", 201, json=ask()).json
+    said = api("DELETE", "/api/datasets/chats", 409).json["error"]
+    assert said["details"] == [sweep["id"]] and f"is used by {sweep['id']}" in said["message"]
+    sweeps.write_status(api.store, sweep["id"], SweepStatus(state="cancelled"))
+    api("DELETE", "/api/datasets/chats", 204)
 
 
 def test_a_sweep_that_waits_is_cancelled_at_once_and_deleted_when_its_trainer_knows(api: Api, monkeypatch) -> None:
