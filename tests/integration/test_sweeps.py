@@ -50,6 +50,28 @@ def test_a_recipe_that_validates_at_its_end_only_is_made_to_validate_on_the_way(
 
 
 @pytest.mark.parametrize(
+    ("name", "row", "steps"),  # the steps that its 180 training rows take
+    [
+        ("preferences", {"prompt": "{0}+1?", "chosen": "It is {1}.", "rejected": "{0}?"}, 11),
+        ("text", {"text": "{0} and one are {1}. "}, 1),  # packed into few rows
+    ],
+)
+def test_pairs_and_texts_are_searched_with_a_recipe_of_their_own_kind(
+    api: Api, name: str, row: dict[str, str], steps: int
+) -> None:
+    lines = ({key: text.format(n, n + 1) for key, text in row.items()} for n in range(200))
+    api.upload("".join(json.dumps(line) + "\n" for line in lines).encode(), f"filename={name}.jsonl")
+    asked = {"dataset": name, "trials": 3, "overrides": {"evaluate_every": None}}
+    sweep = api("POST", "/api/sweeps", 201, json=asked).json
+    assert sweep["recipe_name"] == name
+    assert sweep["spec"]["recipe"]["evaluate_every"] == max(1, steps // sweeps.VALIDATIONS)
+    said = api("POST", "/api/sweeps", 400, json={**asked, "overrides": {"validation_share": 1e-9}}).json["error"]
+    assert f"no row of {name}@" in said["message"]
+    said = api("POST", "/api/sweeps", 400, json={**asked, "recipe": "standard"}).json["error"]
+    assert f"learns from conversations by the method sft, and the data set {name}@" in said["message"]
+
+
+@pytest.mark.parametrize(
     ("more", "status", "said"),
     [
         ({"trials": 1}, 400, "A sweep compares 2 to 500 trials, and 1 were asked for."),

@@ -175,7 +175,5 @@ def users_of(field: str, reference: str) -> list[str]:
 def _sweeps_of(reference: str) -> list[str]:
     """The sweeps that have trials of this data set before them."""
     return [
-        sweep_id
-        for sweep_id in sweeps.active(store())
-        if sweeps.read_spec(store(), sweep_id).job.dataset == reference
+        sweep_id for sweep_id in sweeps.active(store()) if sweeps.read_spec(store(), sweep_id).job.dataset == reference
     ]

@@ -131,7 +131,9 @@ def _way_out(run: dict[str, Any], story: Told) -> str:
     if "nothing smaller fits" in reason:
         return "It takes a GPU with more memory, or more of this one: System shows what else holds it."
     if "memory" in reason and run["kind"] == "train":
-        smaller = "max_length" if story.last.get("micro_batch", {}).get("batch_size") == 1 else "batch_size or max_length"
+        smaller = (
+            "max_length" if story.last.get("micro_batch", {}).get("batch_size") == 1 else "batch_size or max_length"
+        )
         return f"Train again with a smaller {smaller}, or with the recipe memory_efficient."
     if "the loss is" in reason:
         return "Train again with half the learning rate."
