@@ -91,6 +91,7 @@ def test_a_run_that_ran_out_of_memory_says_with_what_it_goes_on(store: Store) ->
     runs.update(store, RUN, state="succeeded")
     assert (stands(store).what, stands(store).tone) == ("Done", "good")
     assert "ran out of memory 2 times and went on from its last checkpoint with batch_size 1" in stands(store).so
+    assert "begins with these values, and with fill_memory off" in stands(store).so
 
 
 @pytest.mark.parametrize(

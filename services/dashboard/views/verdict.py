@@ -57,7 +57,7 @@ def _running(run: dict[str, Any], story: Told) -> Verdict:
     found = troubles(run, story)
     if found:
         return Verdict("bad" if found[0]["kind"] in ("flat", "jump") else "busy", found[0]["head"], losses)
-    return Verdict("good", "Going well", losses, halved(story))
+    return Verdict("good", "Going well", losses, halved(run, story))
 
 
 def _losses(story: Told) -> str:
@@ -80,7 +80,7 @@ def _done(run: dict[str, Any], story: Told) -> Verdict:
         found = [t for t in troubles(run, story) if t["kind"] in ("flat", "jump")]
         if found:
             return Verdict("busy", "Done, but look at the curve", text, found[0]["text"])
-        return Verdict("good", "Done", text, halved(story))
+        return Verdict("good", "Done", text, halved(run, story))
     if run["kind"] == "evaluate" and (found := run["evaluation"]):
         base, adapter = found["base"]["loss"], found["adapter"]["loss"]
         better = adapter < base
@@ -95,15 +95,16 @@ def _done(run: dict[str, Any], story: Told) -> Verdict:
     return Verdict("good", "Done", "")
 
 
-def halved(story: Told) -> str:
+def halved(run: dict[str, Any], story: Told) -> str:
     """What became of a run that ran out of memory and went on; empty of one that did not."""
     if not story.halved:
         return ""
     last, times = story.last["halved"], "" if story.halved == 1 else f" {story.halved} times"
+    unfilled = ", and with fill_memory off" if run["spec"]["recipe"]["fill_memory"] else ""
     return (
         f"It ran out of memory{times} and went on from its last checkpoint with batch_size {last['batch_size']} and "
         f"accumulation {last['accumulation']}: as many examples a step as before, so it learns the same. The next run is "
-        "spared that if it begins with these values."
+        f"spared that if it begins with these values{unfilled}."
     )
 
 
