@@ -71,7 +71,7 @@ def estimate(
         )
     if rows < batch:
         what = "rows of packed examples" if recipe.packing else "examples"
-        notes.append(f"A step takes {batch} {what}, and there are {rows} in all: they are seen again within a step.")
+        notes.append(f"A step takes {batch} {what} of {rows} in all: they are seen again within a step.")
     epochs = count * batch / rows
     if epochs > 10:
         notes.append(f"Each example is seen about {epochs:.0f} times: the adapter may recite its rows.")

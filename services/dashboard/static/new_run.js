@@ -130,7 +130,7 @@ function memory({ memory: parts, memory_available: available }) {
 
 // The least change with which it fits, as one click.
 function nearer(values) {
-  const take = Object.assign(node("button", "Use these values"), { type: "button", id: "nearest" });
+  const take = Object.assign(node("button", "Use these values", "main"), { type: "button", id: "nearest" });
   take.addEventListener("click", () => {
     for (const [name, given] of Object.entries(values)) put(get(`v-${name}`), given);
     changedNow();
@@ -142,6 +142,7 @@ function nearer(values) {
 function button() {
   const send = get("send"), { name } = wanted();
   send.setAttribute("aria-disabled", Boolean(refused));
+  send.classList.toggle("main", !estimated?.nearest); // what fits is at hand
   send.textContent = refused ? "Cannot start yet" : `Train ${name}@v${versions[name] ?? 1}${estimated ? ` · ${estimated.steps.toLocaleString("en")} ${estimated.steps === 1 ? "step" : "steps"}${estimated.seconds == null ? "" : `, about ${span(estimated.seconds)}`}` : ""}`;
 }
 
