@@ -40,19 +40,26 @@ def steps(recipe: Recipe, examples: int) -> int:
     return recipe.steps or max(1, round(per_epoch * recipe.epochs))
 
 
-def estimate(
-    settings: Settings, store: Store, job: Job, recipe: Recipe, available: int | None, *, on_gpu: bool
-) -> Estimate:
-    """The estimate for a job that `queue.prepare` has resolved, on a machine or a GPU with `available` bytes of memory."""
-    card = registry.dataset_card(store, str(job.dataset))
-    accepted, counted = card["rows"]["accepted"], card["tokens"]
-    examples = max(1, round(accepted * (1 - recipe.validation_share)))
+def over(card: dict[str, Any], recipe: Recipe) -> tuple[int, float, int]:
+    """What one pass goes over, about: (training examples, mean tokens of one, rows in which they stand) of a data set's card."""
+    counted = card["tokens"]
+    examples = max(1, round(card["rows"]["accepted"] * (1 - recipe.validation_share)))
     mean = min(counted["mean"], recipe.max_length) if counted else recipe.max_length / 2
     if recipe.method == "text" and counted:  # longer rows are parted
         examples = max(examples, round(counted["total"] * (1 - recipe.validation_share) / recipe.max_length))
     if recipe.method == "dpo":  # both answers, each with the prompt
         mean *= 2
     rows = math.ceil(examples * mean / (FILLED * recipe.max_length)) if recipe.packing else examples
+    return examples, mean, rows
+
+
+def estimate(
+    settings: Settings, store: Store, job: Job, recipe: Recipe, available: int | None, *, on_gpu: bool
+) -> Estimate:
+    """The estimate for a job that `queue.prepare` has resolved, on a machine or a GPU with `available` bytes of memory."""
+    card = registry.dataset_card(store, str(job.dataset))
+    counted = card["tokens"]
+    examples, mean, rows = over(card, recipe)
     batch = recipe.batch_size * recipe.accumulation
     count = steps(recipe, rows)
     notes = []
@@ -63,8 +70,8 @@ def estimate(
             f"Rows longer than {recipe.max_length:,} tokens are cut; the longest has {counted['max']:,}. Raise max_length to keep them."
         )
     if rows < batch:
-        what = f"{rows} rows of packed examples" if recipe.packing else f"{rows} examples"
-        notes.append(f"{what} are fewer than one step's {batch}: they are seen again within a step.")
+        what = "rows of packed examples" if recipe.packing else "examples"
+        notes.append(f"A step takes {batch} {what} of {rows} in all: they are seen again within a step.")
     epochs = count * batch / rows
     if epochs > 10:
         notes.append(f"Each example is seen about {epochs:.0f} times: the adapter may recite its rows.")

@@ -89,7 +89,8 @@ class Planner:
         change = self.least_change(recipe, longest)
         if change is None:
             return short + f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
-        return short + "The nearest that fits: " + ", ".join(f"{name} {value}" for name, value in change.items()) + "."
+        values = (f"{name} {'on' if value is True else value}" for name, value in change.items())
+        return f"{short}The nearest that fits: {', '.join(values)}."
 
     def _predict(self, recipe: Recipe, longest: int, *, decoding: bool) -> Memory:
         adapter, count = adapter_parameters(self.config, recipe), tokens(recipe, longest)

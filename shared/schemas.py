@@ -227,7 +227,7 @@ class SweepJob(Strict):
     """What a person asks for: a recipe, and which of its values to search."""
 
     dataset: str = Field(description="name@version, or a name for its newest version")
-    recipe: str = Field("standard", description="a recipe's name")
+    recipe: str | None = Field(None, description="a recipe's name; by default one for the data set's kind of rows")
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="values that replace the recipe's in every trial"
     )

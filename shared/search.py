@@ -8,13 +8,13 @@ from shared import recipes
 from shared.recipes import RecipeError
 from shared.schemas import Range, Recipe, Search, SweepJob
 
-# What makes a model learn better or worse. The others change what is measured (the rows held back, their tokens, the base),
-# so that trials could not be compared, or only where and how often it is told.
+# What makes a model learn better or worse. The others change what is measured (the rows held back, their tokens, the base,
+# dpo_beta the scale of the loss itself), so that trials could not be compared, or only where and how often it is told.
 NUMBERS = (
     "learning_rate", "lora_alpha", "epochs", "warmup", "weight_decay", "lora_dropout", "min_learning_rate", "max_grad_norm",
 )  # fmt: skip
 WHOLE = ("lora_rank", "accumulation", "steps", "batch_size", "seed")
-WORDS = ("scheduler", "optimizer", "rslora", "train_attention", "train_experts")  # in lists only
+WORDS = ("scheduler", "optimizer", "rslora", "train_attention", "train_experts", "train_router")  # in lists only
 SEARCHABLE = (*NUMBERS, *WHOLE, *WORDS)
 FIRST = ("learning_rate", "lora_rank")  # what is searched when nobody says: they matter most
 EFFECTIVE = (4, 8, 16, 32)  # examples a step

@@ -27,8 +27,8 @@ def prepare(settings: Settings, store: Store, asked: SweepJob) -> SweepSpec:
     assert recipe is not None
     _check_validation(store, str(job.dataset), recipe.validation_share)
     if recipe.evaluate_every is None:
-        rows = registry.dataset_card(store, str(job.dataset))["rows"]["accepted"]
-        every = max(1, estimate.steps(recipe, round(rows * (1 - recipe.validation_share))) // VALIDATIONS)
+        *_, rows = estimate.over(registry.dataset_card(store, str(job.dataset)), recipe)
+        every = max(1, estimate.steps(recipe, rows) // VALIDATIONS)
         job = job.model_copy(update={"overrides": {**job.overrides, "evaluate_every": every}})
         recipe = recipes.override(recipe.model_dump(), {"evaluate_every": every})
     found = search.resolve(asked, recipe)

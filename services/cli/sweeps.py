@@ -46,7 +46,9 @@ def sweeps(ctx: typer.Context, limit: Limit = 20, json: Json = False) -> None:
 def start(
     ctx: typer.Context,
     dataset: Annotated[str, typer.Argument(help="name@version, or a name for its newest version.")],
-    recipe: Annotated[str, typer.Option(help="`tandem recipes` lists them.")] = "standard",
+    recipe: Annotated[
+        str | None, typer.Option(help="`tandem recipes` lists them; by default one for the data set's kind of rows.")
+    ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option(

@@ -164,11 +164,12 @@ def test_a_row_of_a_hundred_thousand_tokens_is_cut_with_a_note(page: Page, made:
     ref = made("endless", line("Tell all.", "all " * 100_000, thinking="So be it."))
     page.goto(f"/datasets/{ref}/tokens")
     expect(page.get_by_text("The first 3,000 of 100,0")).to_be_visible()
-    assert page.locator("[data-i]").count() == 3000
+    expect(page.locator("[data-i]")).to_have_count(3000)
     page.get_by_role("link", name="Its end").click()
     expect(page.locator("b", has_text="<|return|>")).to_be_visible()
     page.get_by_role("link", name="Before").click()
-    assert page.locator("[data-i]").count() == 3000
+    expect(page.locator("b", has_text="<|return|>")).to_have_count(0)
+    expect(page.locator("[data-i]")).to_have_count(3000)
     page.goto(f"/datasets/{ref}/rows")
     expect(page.get_by_role("link", name="Show all of this row")).to_be_visible()
     assert len(page.content()) < 200_000

@@ -64,6 +64,36 @@ def test_a_data_set_chooses_the_recipes_that_can_learn_from_it(page: Page, kinds
     expect(chosen).to_have_value("tiny")
 
 
+def test_the_form_has_the_values_that_the_method_uses_and_no_others(page: Page, kinds: dict[str, str]) -> None:
+    def shown() -> set[str]:
+        page.locator("details:has(#v-reasoning_effort)").evaluate("fold => fold.open = true")
+        names = ("supervise", "reasoning_effort", "dpo_beta", "packing", "method")
+        return {name for name in names if page.locator(f"#v-{name}").is_visible()}
+
+    page.goto(f"/runs/new?dataset={kinds['conversations']}&recipe=preferences")
+    expect(page.locator("input[name=recipe]:checked")).to_have_value("tiny")
+    assert shown() == {"supervise", "reasoning_effort", "packing"}
+    page.select_option("#v-supervise", "final")
+    expect(page.locator("#changes")).to_contain_text("Supervise: final")
+    page.select_option("#dataset", kinds["preferences"])
+    assert shown() == {"reasoning_effort", "dpo_beta"}
+    expect(page.locator("summary", has_text="DPO beta")).to_have_text("More: DPO beta, reasoning effort")
+    expect(page.locator("#changes")).to_be_empty()
+    expect(page.locator("#send")).to_contain_text("step", use_inner_text=True)
+    page.select_option("#dataset", kinds["text"])
+    assert shown() == {"packing"}
+
+
+def test_a_sweep_offers_the_recipes_that_can_learn_from_its_data_set(page: Page, kinds: dict[str, str]) -> None:
+    page.goto(f"/runs/sweeps/new?dataset={kinds['conversations']}")
+    expect(page.locator("#recipe")).to_have_value("tiny")
+    page.select_option("#dataset", kinds["preferences"])
+    expect(page.locator("#recipe option")).to_have_text(["preferences"])
+    expect(page.get_by_label("Learning rate: what may be chosen")).to_have_value("2.5e-07..1.25e-05")
+    expect(page.locator("#takes")).to_contain_text("A trial has 1 step")
+    accessible(page)
+
+
 def test_the_rewards_of_a_run_are_drawn_and_read(page: Page, site: Site) -> None:
     run_id = "train-rewarded"
     runs_data.running(site.store, run_id)

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from services.cli.client import Client
 from shared import runs
-from tests.browser.conftest import Site, Troubles
+from tests.browser.conftest import Site, Troubles, accessible
 from tests.browser.watch import SLOW, dataset, shows_steps, submit  # noqa: F401  # a fixture, used by its name
 
 
@@ -68,6 +68,23 @@ def test_a_value_out_of_bounds_is_refused_next_to_its_field_and_never_sent(
     page.locator("#name").fill("Not A Name")
     expect(page.locator("#bad-name")).to_contain_text("small letters")
     assert not sent
+
+
+def test_what_does_not_fit_into_memory_is_made_to_fit_in_one_click(page: Page, dataset: str) -> None:
+    page.goto("/runs/new")
+    page.locator("details:has(#v-packing) > summary").click()
+    page.locator("#v-packing").check()
+    page.get_by_label("Longest example").fill("65536")
+    page.get_by_label("Batch size").fill("64")
+    expect(page.locator("#estimate")).to_contain_text("more than there is")
+    tab_to(page, "#nearest")
+    accessible(page)
+    page.keyboard.press("Enter")
+    expect(page.locator("#send")).to_be_focused()
+    expect(page.locator("#v-batch_size")).not_to_have_value("64")
+    expect(page.locator("#estimate")).to_contain_text("What it will take")
+    expect(page.locator("#nearest")).to_have_count(0)
+    expect(page.locator("#estimate")).not_to_contain_text("more than there is")
 
 
 def test_a_run_that_the_queue_did_not_take_is_kept_and_linked(page: Page, troubles: Troubles, dataset: str) -> None:

@@ -43,6 +43,14 @@ def test_an_adapter_whose_run_and_data_are_gone_still_has_its_page(api: Api) -> 
     assert "no held-out rows" in compare and "not measured" in words(api, "/exports/chats-v1-MXFP4.gguf")
 
 
+def test_a_lora_file_is_not_told_to_hold_the_base_or_offered_for_an_alias(api: Api) -> None:
+    adapter = api.adapter()
+    page = words(api, f"/exports/{api.export('chats-v1-LoRA.gguf', encoding='LoRA')}")
+    assert f"{adapter} for b, made" in page and "Point an alias at it" not in page and "Not made: MXFP4," in page
+    page = words(api, f"/exports/{api.export()}")
+    assert f"b with {adapter} in it, made" in page and "Point an alias at it" in page
+
+
 def test_a_mixed_data_set_shows_what_it_was_mixed_of(api: Api) -> None:
     api.upload(b"".join(_row(n, "c") for n in range(8)), "name=slow")
     api.upload(b"".join(_row(n) for n in range(8)), "name=quick")

@@ -1,6 +1,7 @@
 """The pages of data sets where no browser is needed: what is missing, what is odd, and what the address says."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_an_adapter_that_learned_from_it_is_linked(api: Api) -> None:
     card.write_text(json.dumps({**json.loads(card.read_text()), "dataset": ref}))
     assert f'href="/adapters/{adapter}"' in page(api, f"/datasets/{ref}")
     assert f'href="/adapters/{adapter}"' not in page(api, f"/datasets/{api.upload(GOOD * 2)['reference']}")
+
+
+def test_a_mix_begins_with_two_data_sets_of_one_kind(api: Api) -> None:
+    texts = [api.upload(f'{{"text": "{word}"}}\n'.encode(), f"name={word}")["reference"] for word in ("once", "upon")]
+    talk = api.upload(query="name=talk")["reference"]
+    text = api("GET", f"/datasets/mix?reasoning={texts[0]}", 200, headers={"Accept": "text/html"}).text
+    assert re.findall(r'value="(\S+)" selected', text) == texts
+    assert talk in text and "thinking, so the mix" not in text
 
 
 def test_a_deleted_parent_of_a_mix_is_named_without_a_link(api: Api) -> None:

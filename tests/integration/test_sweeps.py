@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from shared import registry, runs, sweeps
-from shared.schemas import ENDED, SweepJob
+from shared.schemas import ENDED, SweepJob, SweepStatus
 from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import wait_for
@@ -50,6 +50,28 @@ def test_a_recipe_that_validates_at_its_end_only_is_made_to_validate_on_the_way(
 
 
 @pytest.mark.parametrize(
+    ("name", "row", "steps"),  # the steps that its 180 training rows take
+    [
+        ("preferences", {"prompt": "{0}+1?", "chosen": "It is {1}.", "rejected": "{0}?"}, 11),
+        ("text", {"text": "{0} and one are {1}. "}, 1),  # packed into few rows
+    ],
+)
+def test_pairs_and_texts_are_searched_with_a_recipe_of_their_own_kind(
+    api: Api, name: str, row: dict[str, str], steps: int
+) -> None:
+    lines = ({key: text.format(n, n + 1) for key, text in row.items()} for n in range(200))
+    api.upload("".join(json.dumps(line) + "\n" for line in lines).encode(), f"filename={name}.jsonl")
+    asked = {"dataset": name, "trials": 3, "overrides": {"evaluate_every": None}}
+    sweep = api("POST", "/api/sweeps", 201, json=asked).json
+    assert sweep["recipe_name"] == name
+    assert sweep["spec"]["recipe"]["evaluate_every"] == max(1, steps // sweeps.VALIDATIONS)
+    said = api("POST", "/api/sweeps", 400, json={**asked, "overrides": {"validation_share": 1e-9}}).json["error"]
+    assert f"no row of {name}@" in said["message"]
+    said = api("POST", "/api/sweeps", 400, json={**asked, "recipe": "standard"}).json["error"]
+    assert f"learns from conversations by the method sft, and the data set {name}@" in said["message"]
+
+
+@pytest.mark.parametrize(
     ("more", "status", "said"),
     [
         ({"trials": 1}, 400, "A sweep compares 2 to 500 trials, and 1 were asked for."),
@@ -67,6 +89,14 @@ def test_a_recipe_that_validates_at_its_end_only_is_made_to_validate_on_the_way(
 def test_a_sweep_that_cannot_work_is_refused_before_anything_runs(api: Api, more: dict, status: int, said: str) -> None:
     assert said in api("POST", "/api/sweeps", status, json=ask(**more)).json["error"]["message"]
     assert sweeps.ids(api.store) == []
+
+
+def test_a_data_set_cannot_be_deleted_while_a_sweep_has_trials_of_it_before_it(api: Api) -> None:
+    sweep = api("POST", "/api/sweeps", 201, json=ask()).json
+    said = api("DELETE", "/api/datasets/chats", 409).json["error"]
+    assert said["details"] == [sweep["id"]] and f"is used by {sweep['id']}" in said["message"]
+    sweeps.write_status(api.store, sweep["id"], SweepStatus(state="cancelled"))
+    api("DELETE", "/api/datasets/chats", 204)
 
 
 def test_a_sweep_that_waits_is_cancelled_at_once_and_deleted_when_its_trainer_knows(api: Api, monkeypatch) -> None:

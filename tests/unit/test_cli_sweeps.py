@@ -60,7 +60,7 @@ def test_a_sweep_is_asked_for_and_followed_to_its_best(run, tandem):
     words = ("start", "shop", "--search", "learning_rate=1e-5..5e-4", "--search", "lora_rank", "--trials", "2")
     output = run("sweep", *words, "--set", "steps=50")
     assert tandem.last("POST").body == {
-        "dataset": "shop", "recipe": "standard", "overrides": {"steps": 50}, "trials": 2,
+        "dataset": "shop", "overrides": {"steps": 50}, "trials": 2,
         "search": {"learning_rate": "1e-5..5e-4", "lora_rank": ""},
     }  # fmt: skip
     assert "trial 1 of 2 · learning_rate 0.0002, lora_rank 16 · validation loss 1.250" in output

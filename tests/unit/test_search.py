@@ -48,9 +48,10 @@ def test_a_wide_range_is_even_by_factors_and_a_narrow_one_is_not() -> None:
 
 
 def test_words_and_switches_are_searched_as_lists() -> None:
-    assert resolve(scheduler="linear, cosine", rslora="true, false") == {
+    assert resolve(scheduler="linear, cosine", rslora="true, false", train_router="true, false") == {
         "scheduler": ["linear", "cosine"],
         "rslora": [True, False],
+        "train_router": [True, False],
     }
 
 
@@ -60,6 +61,8 @@ def test_words_and_switches_are_searched_as_lists() -> None:
         ({"lora_rnk": ""}, "Did you mean 'lora_rank'?"),
         ({"max_length": "256..512"}, "max_length cannot be searched"),
         ({"validation_share": "0.1, 0.2"}, "validation_share cannot be searched"),
+        ({"dpo_beta": "0.1, 0.3"}, "dpo_beta cannot be searched"),
+        ({"train_router": "true, false", "train_experts": "true, false"}, "train_router needs train_experts"),
         ({"lora_rank": "8..999"}, "lora_rank cannot be 999"),
         ({"lora_rank": "0, 8"}, "lora_rank cannot be 0"),
         ({"lora_rank": "8"}, "at least two different values"),

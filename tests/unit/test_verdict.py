@@ -10,7 +10,7 @@ import pytest
 from services.dashboard.pages.new_run import BASIC, GROUPS
 from services.dashboard.views import run_view
 from services.dashboard.views.told import told
-from services.dashboard.views.verdict import seconds_left, troubles, verdict
+from services.dashboard.views.verdict import Verdict, seconds_left, troubles, verdict
 from shared import runs
 from shared.recipes import resolve
 from shared.schemas import Job, Recipe
@@ -37,6 +37,10 @@ def write(store: Store, events: list[dict[str, Any]]) -> None:
 
 def curve(losses: list[float], **rest: float) -> list[dict[str, Any]]:
     return [{"type": "metric", "step": n, "loss": loss, **rest} for n, loss in enumerate(losses, 1)]
+
+
+def stands(store: Store) -> Verdict:
+    return verdict(run_view.detail(store, RUN), told(store, RUN))
 
 
 def said(store: Store) -> tuple[str, list[str]]:
@@ -66,6 +70,49 @@ def test_a_validation_loss_that_rises_is_told_unless_the_trainer_tells_it(store:
     assert said(store)[1] == ["overfitting"]
     write(store, [{"type": "warning", "kind": "validation", "text": "It has not fallen."}])
     assert said(store)[1] == ["validation"]
+
+
+def test_a_run_that_ran_out_of_memory_says_with_what_it_goes_on(store: Store) -> None:
+    why = "Out of memory: the run goes on from its last checkpoint with 2 in a micro batch."
+    write(store, [{"type": "halved", "batch_size": 2, "accumulation": 4}])
+    write(store, [{"type": "status", "state": "queued", "reason": why}])
+    runs.update(store, RUN, state="queued")
+    assert stands(store).text == why
+    write(
+        store,
+        [{"type": "status", "state": "running", "step": 0, "steps": 100}, *curve([2 - n / 40 for n in range(60)])],
+    )
+    runs.update(store, RUN, state="running")
+    assert (
+        "ran out of memory and went on from its last checkpoint with batch_size 2 and accumulation 4"
+        in stands(store).so
+    )
+    write(store, [{"type": "halved", "batch_size": 1, "accumulation": 8}])
+    runs.update(store, RUN, state="succeeded")
+    assert (stands(store).what, stands(store).tone) == ("Done", "good")
+    assert "ran out of memory 2 times and went on from its last checkpoint with batch_size 1" in stands(store).so
+    assert "begins with these values, and with fill_memory off" in stands(store).so
+
+
+@pytest.mark.parametrize(
+    ("reason", "batch", "so"),
+    [
+        ("This needs about 20.0 GiB. The nearest that fits: batch_size 1.", 2, "Choose Change and run again"),
+        ("This needs about 20.0 GiB of memory. Nothing smaller fits: the base takes 13.0 GiB.", 1, "more memory"),
+        ("The run ran out of memory.", 2, "Train again with a smaller batch_size or max_length"),
+        ("The run ran out of memory.", 1, "Train again with a smaller max_length"),
+    ],
+)
+def test_a_run_without_enough_memory_says_the_way_out(store: Store, reason: str, batch: int, so: str) -> None:
+    write(store, [{"type": "micro_batch", "batch_size": batch, "accumulation": 8, "gpus": 1}])
+    runs.finish(store, RUN, "failed", reason)
+    assert so in stands(store).so
+
+
+def test_a_run_that_waits_to_be_resumed_does_not_say_that_it_never_began(store: Store) -> None:
+    runs.finish(store, RUN, "cancelled")
+    runs.resume(store, RUN)
+    assert stands(store).text == "It waits to be resumed."
 
 
 def test_a_run_that_became_slow_is_told(store: Store) -> None:

@@ -12,7 +12,7 @@ from services.dashboard.api.dataset_models import DatasetCard, DatasetPage, Uplo
 from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import Refusal, problem
-from shared import datasets, registry, runs
+from shared import datasets, registry, runs, sweeps
 from shared.datasets import NotCached
 from shared.schemas import Strict
 from shared.store import NotFound, check_name, read_json
@@ -156,9 +156,9 @@ def read(path: DatasetPath) -> dict[str, Any]:
 
 @api.delete("/<ref>", responses={204: None, **problem(400, 404, 409)})
 def delete(path: DatasetPath) -> tuple[str, int]:
-    """Delete a data set that no queued or running run uses."""
+    """Delete a data set that no run uses which is queued or running, and no sweep that has not ended."""
     reference = registry.dataset_reference(store(), path.ref)
-    if users := users_of("dataset", reference):
+    if users := [*users_of("dataset", reference), *_sweeps_of(reference)]:
         raise Refusal(409, "conflict", f"{reference} is used by {', '.join(users)}. Wait for it, or cancel it.", users)
     intake.remove(store(), store().dataset(reference), store().datasets())
     return "", 204
@@ -169,4 +169,11 @@ def users_of(field: str, reference: str) -> list[str]:
     active = runs.in_state(store(), "queued", "running")
     return [
         run_id for run_id, _ in active if read_json(store().run(run_id) / "spec.json")["job"].get(field) == reference
+    ]
+
+
+def _sweeps_of(reference: str) -> list[str]:
+    """The sweeps that have trials of this data set before them."""
+    return [
+        sweep_id for sweep_id in sweeps.active(store()) if sweeps.read_spec(store(), sweep_id).job.dataset == reference
     ]

@@ -82,8 +82,8 @@ def mix() -> str:
     thinking = sorted(cards, key=lambda card: card["reasoning"]["share"])
     asked = {card["reference"]: card for card in cards}
     first, second = (asked.get(request.args.get(name, "")) for name in ("reasoning", "direct"))
-    first = first or next((card for card in thinking[::-1] if card is not second), None)
-    second = second or next((card for card in thinking if card is not first), None)
+    first = first or _partner(thinking[::-1], second)
+    second = second or _partner(thinking, first)
     share = request.args.get("share", 0.75, type=float)
     share = share if 0.01 <= share <= 0.99 else 0.75
     total = request.args.get("total", type=int)
@@ -219,6 +219,12 @@ def _address(**changes: Any) -> str:
     """This page's address with some of its values changed; None leaves a value out."""
     kept = {key: value for key, value in {**request.args.to_dict(), **changes}.items() if value not in ("", None)}
     return f"{request.path}?{urlencode(kept)}"
+
+
+def _partner(cards: list[dict[str, Any]], other: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The first card to mix with `other`: one of its kind if there is one, as two kinds cannot be mixed."""
+    left = [card for card in cards if card is not other]
+    return min(left, key=lambda card: bool(other) and card["kind"] != other["kind"], default=None)
 
 
 def _outcome(first: dict[str, Any], second: dict[str, Any], share: float, total: int | None) -> dict[str, Any]:

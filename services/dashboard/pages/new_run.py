@@ -8,7 +8,7 @@ from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import here, store
 from services.dashboard.pages.runs import blueprint
 from shared import recipes, registry, runs
-from shared.schemas import DataKind
+from shared.schemas import DataKind, Method
 from shared.store import NotFound
 
 TINY = "tandem/tiny-gpt-oss"
@@ -33,6 +33,9 @@ BASIC = {
     "lora_rank", "lora_alpha", "max_length", "supervise", "validation_share", "steps", "epochs", "batch_size",
     "accumulation", "learning_rate", "scheduler", "evaluate_every", "target_loss", "keep_best", "gradient_checkpointing",
 }  # fmt: skip
+USED_BY: dict[str, tuple[Method, ...]] = {  # the methods of values that the others do without; `method` is the recipe's
+    "supervise": ("sft",), "reasoning_effort": ("sft", "dpo"), "dpo_beta": ("dpo",), "packing": ("sft", "text"), "method": (),
+}  # fmt: skip
 LABELS = {"lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha", "lora_dropout": "LoRA dropout", "rslora": "Rank-stabilized",
           "dpo_beta": "DPO beta", "report_to": "Trackers", "max_length": "Longest example", "max_grad_norm": "Longest gradient",
           "evaluate_every": "Validate every", "save_every": "Checkpoint every", "log_every": "Point every", "gpus": "GPUs",
@@ -44,21 +47,22 @@ def new() -> str:
     """The form; `dataset`, `recipe` and `from` (a run to start from) of the address fill it."""
     parent = _parent(request.args.get("from", ""))
     job = parent["job"] if parent else {}
-    names = recipes.names()
     cards = registry.datasets(store())
     wanted = request.args.get("dataset") or job.get("dataset") or ""
     chosen = next(
         (c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards and not wanted else None
     )
-    fitting = default_recipe(chosen["kind"] if chosen else "conversations")
-    recipe = request.args.get("recipe") or job.get("recipe") or fitting
+    kind = chosen["kind"] if chosen else "conversations"
+    recipe = recipe_for(kind, request.args.get("recipe") or job.get("recipe"))
     return render_template(
         "runs/new.html",
         datasets=cards,
         dataset=chosen,
         missing=wanted if wanted and not chosen else None,
-        recipes=[recipe_views.view(name) for name in sorted(names, key=lambda name: name != fitting)],
-        recipe=recipe if recipe in names else fitting,
+        recipes=[
+            recipe_views.view(name) for name in sorted(recipes.names(), key=lambda name: name != default_recipe(kind))
+        ],
+        recipe=recipe,
         default_recipe=default_recipe,
         method_for={kind: method for method, kind in recipes.LEARNS_FROM.items()},
         overrides=job.get("overrides", {}),
@@ -66,6 +70,7 @@ def new() -> str:
         parent=parent,
         groups=GROUPS,
         basic=BASIC,
+        used_by=USED_BY,
         fields=recipe_views.fields(),
         label=label,
         labelled=LABELS,
@@ -79,6 +84,16 @@ def default_recipe(kind: DataKind = "conversations") -> str:
     """The recipe to begin with for rows of a kind; for conversations that is `tiny` if the base is tiny."""
     tiny = here().settings.base_model == TINY and kind == "conversations"
     return "tiny" if tiny else recipes.FOR_KIND[kind]
+
+
+def recipes_for(kind: DataKind) -> list[str]:
+    """The recipes that learn from rows of a kind."""
+    return [name for name in recipes.names() if recipes.LEARNS_FROM[recipes.resolve(name).method] == kind]
+
+
+def recipe_for(kind: DataKind, wanted: str | None) -> str:
+    """The recipe that is wanted if it learns from rows of the kind, or else the one to begin with."""
+    return wanted if wanted in recipes_for(kind) else default_recipe(kind)
 
 
 def label(name: str) -> str:

@@ -5,7 +5,7 @@ from flask import render_template, request
 from services.dashboard.api import sweeps as sweep_views
 from services.dashboard.context import here, store
 from services.dashboard.listing import listing
-from services.dashboard.pages.new_run import default_recipe, label
+from services.dashboard.pages.new_run import label, recipe_for, recipes_for
 from services.dashboard.pages.runs import STATES, blueprint
 from services.dashboard.views import sweep_view
 from shared import recipes, registry, search
@@ -65,15 +65,15 @@ def new_sweep() -> str:
     cards = registry.datasets(store())
     wanted = request.args.get("dataset", "")
     chosen = next((c for c in cards if wanted in (c["reference"], c["name"])), cards[0] if cards else None)
-    recipe = request.args.get("recipe", "")
-    recipe = recipe if recipe in recipes.names() else default_recipe(chosen["kind"] if chosen else "conversations")
+    kind = chosen["kind"] if chosen else "conversations"
+    recipe = recipe_for(kind, request.args.get("recipe"))
     resolved = recipes.resolve(recipe)
     usual = search.usual(resolved)
     return render_template(
         "sweeps/new.html",
         datasets=cards,
         dataset=chosen,
-        recipes=recipes.names(),
+        recipes=recipes_for(kind),
         recipe=recipe,
         own=resolved.model_dump(),
         usual={name: search.written(found) for name, found in usual.items()},

@@ -14,7 +14,7 @@ export const COLUMNS = {
   learning_rate: { name: "Learning rate", write: plain },
   grad_norm: { name: "Gradient norm", write: plain },
   tokens_per_second: { name: "Tokens per second", write: (v) => Math.round(v).toLocaleString("en") },
-  memory_bytes: { name: "Memory", write: bytes, tick: (v) => `${(v / 2 ** 30).toFixed(2)} GiB` },
+  memory_bytes: { name: "Memory", write: bytes, tick: (v) => `${+(v / 2 ** 30).toFixed(2)} GiB`, steps: Array.from({ length: 24 }, (_, n) => 2 ** (20 + n)) },
 };
 const SMALL = ["reward_margin", "reward_accuracy", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"];
 const VALIDATION = { dash: [5, 4], width: 1.5 };
@@ -116,7 +116,7 @@ export class Charts {
       scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
       axes: [
         { ...axis, size: 28, values: (_, splits) => splits.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")) },
-        { ...axis, size: large ? 56 : 68, space: large ? 40 : 28, values: (_, splits) => splits.map((v) => (v == null ? "" : (COLUMNS[key].tick ?? plain)(v))) },
+        { ...axis, size: large ? 56 : 68, space: large ? 40 : 28, ...(COLUMNS[key].steps && { incrs: COLUMNS[key].steps }), values: (_, splits) => splits.map((v) => (v == null ? "" : (COLUMNS[key].tick ?? plain)(v))) },
       ],
       series: [{}, ...lines.map((line) => line.options)],
       cursor: {

@@ -26,6 +26,7 @@ function put(control, given) {
   else control.value = given ?? "";
 }
 
+const used = (name, method) => (get(`l-${name}`).closest(".field").dataset.usedBy ?? method).split(" ").includes(method);
 const values = () => Object.fromEntries(controls.map((control) => [control.dataset.value, value(control)]));
 const changes = () => Object.fromEntries(Object.entries(values()).filter(([name, given]) => !same(given, recipes[recipe][name])));
 const label = (name) => get(`l-${name}`).firstChild.textContent.trim();
@@ -57,7 +58,7 @@ function refuse(found) {
 
 // A sentence of the API goes to the field that it names; one that is changed before one that is not.
 function placed(message) {
-  const named = Object.keys(fields).filter((name) => new RegExp(`\\b${name}\\b`).test(message));
+  const named = Object.keys(fields).filter((name) => get(`l-${name}`)?.closest(".field:not([hidden])") && new RegExp(`\\b${name}\\b`).test(message));
   named.sort((a, b) => message.search(new RegExp(`\\b${a}\\b`)) - message.search(new RegExp(`\\b${b}\\b`)));
   const changed = changes();
   const name = named.find((one) => one in changed) ?? named[0];
@@ -102,7 +103,7 @@ function estimate(found, message = "") {
   const from = node("p", "", "quiet small");
   const [before, id, after] = found.seconds_from.split(/(train-[\w-]+)/);
   from.append(`Time: ${before}`, ...(id ? [link(`/runs/${id}`, "an earlier run"), after] : []), ".");
-  box.replaceChildren(node("h2", "What it will take"), facts, from, ...memory(found), ...found.notes.map((text) => node("p", text, "small")));
+  box.replaceChildren(node("h2", "What it will take"), facts, from, ...memory(found), ...found.notes.map((text) => node("p", text, "small")), ...(found.nearest ? [nearer(found.nearest)] : []));
   button();
 }
 
@@ -127,10 +128,22 @@ function memory({ memory: parts, memory_available: available }) {
   return [node("h3", "Memory at its highest, about"), picture, sum, list];
 }
 
+// The least change with which it fits, as one click.
+function nearer(values) {
+  const take = Object.assign(node("button", "Use these values", "main"), { type: "button", id: "nearest" });
+  take.addEventListener("click", () => {
+    for (const [name, given] of Object.entries(values)) put(get(`v-${name}`), given);
+    changedNow();
+    get("send").focus();
+  });
+  return take;
+}
+
 function button() {
   const send = get("send"), { name } = wanted();
   send.setAttribute("aria-disabled", Boolean(refused));
-  send.textContent = refused ? "Cannot start yet" : `Train ${name}@v${versions[name] ?? 1}${estimated ? ` · ${estimated.steps.toLocaleString("en")} steps${estimated.seconds == null ? "" : `, about ${span(estimated.seconds)}`}` : ""}`;
+  send.classList.toggle("main", !estimated?.nearest); // what fits is at hand
+  send.textContent = refused ? "Cannot start yet" : `Train ${name}@v${versions[name] ?? 1}${estimated ? ` · ${estimated.steps.toLocaleString("en")} ${estimated.steps === 1 ? "step" : "steps"}${estimated.seconds == null ? "" : `, about ${span(estimated.seconds)}`}` : ""}`;
 }
 
 // ---- the whole form after a change
@@ -139,12 +152,14 @@ function show() {
   const changed = changes(), { dataset, name } = wanted(), { method } = get("dataset").selectedOptions[0].dataset;
   for (const radio of form.elements.recipe) radio.closest("label").hidden = !radio.checked && recipes[radio.value].method !== method;
   for (const control of controls) {
-    const own = control.dataset.value in changed;
-    control.closest(".field").classList.toggle("changed", own);
+    const own = control.dataset.value in changed, field = control.closest(".field");
+    field.classList.toggle("changed", own);
+    field.hidden = !own && !used(control.dataset.value, recipes[recipe].method);
     const reset = form.querySelector(`[data-reset="${control.dataset.value}"]`);
     reset.hidden = !own;
     reset.textContent = `Reset to ${written(recipes[recipe][control.dataset.value])}`;
   }
+  for (const more of form.querySelectorAll("[data-more]")) more.textContent = named(more);
   for (const group of form.querySelectorAll(".values-of")) {
     const count = group.querySelectorAll(".changed").length;
     group.querySelector("[data-changes]").textContent = count ? `${count} changed` : "";
@@ -159,6 +174,13 @@ function show() {
   button();
 }
 
+// What a fold holds, in the words of its labels.
+function named(more) {
+  const labels = [...more.parentElement.querySelectorAll(".field:not([hidden])")].map((field) => label(field.dataset.field));
+  const text = labels.map((one) => one.replace(/^[A-Z](?=[a-z]+\b)/, (letter) => letter.toLowerCase())).join(", ");
+  return more.dataset.more ? more.dataset.more + text : text.replace(/^./, (letter) => letter.toUpperCase());
+}
+
 function changedNow() {
   show();
   clearTimeout(timer);
@@ -170,7 +192,7 @@ function changedNow() {
 }
 
 function choose(next) {
-  const kept = changes();
+  const kept = Object.fromEntries(Object.entries(changes()).filter(([name]) => used(name, recipes[next].method)));
   recipe = next;
   for (const control of controls) put(control, { ...recipes[recipe], ...kept }[control.dataset.value]);
 }

@@ -18,12 +18,12 @@ async function estimate() {
   try {
     const { seconds, steps } = await call("POST", "/api/runs/estimate", { kind: "train", dataset, recipe, overrides }, { signal: own.signal });
     const all = seconds == null ? "" : `, ${span(trials.value * seconds)} in all`;
-    takes.textContent = `A trial has ${steps.toLocaleString("en")} steps${seconds == null ? "; how long they take is known after the first run" : ` and takes about ${span(seconds)}${all}, less where trials are given up`}.`;
+    takes.textContent = `A trial has ${steps.toLocaleString("en")} ${steps === 1 ? "step" : "steps"}${seconds == null ? "; how long they take is known after the first run" : ` and takes about ${span(seconds)}${all}, less where trials are given up`}.`;
   } catch (error) {
     if (!own.signal.aborted) takes.textContent = error.message;
   }
 }
 
-form?.addEventListener("change", () => { show(); estimate(); });
-document.body.addEventListener("htmx:afterSettle", show);
+form?.addEventListener("change", (event) => { show(); if (!event.target.matches("[hx-get]")) estimate(); });
+document.body.addEventListener("htmx:afterSettle", (event) => { if (form?.contains(event.target)) { show(); estimate(); } });
 if (form) { show(); estimate(); }

@@ -8,12 +8,12 @@ from shared.settings import Settings
 from shared.store import NotFound
 
 ABOUT: dict[Encoding, str] = {
-    "MXFP4": "Experts in 4 bits, as gpt-oss was published. The smallest, and the one to begin with.",
-    "Q4_K_S": "llama.cpp's leanest 4-bit mixture. Most of gpt-oss falls back to 5 bits in it: larger than MXFP4.",
-    "Q4_K_M": "llama.cpp's usual 4-bit mixture. Most of gpt-oss falls back to 5 bits in it, some to 8.",
-    "Q5_K_M": "llama.cpp's 5-bit mixture. Most of gpt-oss falls back to blocks of 32 in it, which come to 6.5 bits a weight.",
-    "Q6_K": "llama.cpp's 6 bits. Nearly all of gpt-oss falls back to 8 bits in it, so Q8_0 is the same under its own name.",
-    "Q8_0": "Everything in 8 bits. Nearly exact, and larger than MXFP4.",
+    "MXFP4": "Experts in 4 bits, as gpt-oss was published. The one to begin with.",
+    "Q4_K_S": "llama.cpp's leanest 4-bit mixture. Most of gpt-oss-20b falls back to 5 bits in it.",
+    "Q4_K_M": "llama.cpp's usual 4-bit mixture. Most of gpt-oss-20b falls back to 5 bits in it, some to 8.",
+    "Q5_K_M": "llama.cpp's 5-bit mixture. Most of gpt-oss-20b falls back to blocks of 32 in it, which come to 6.5 bits a weight.",
+    "Q6_K": "llama.cpp's 6 bits. Nearly all of gpt-oss-20b falls back to 8 bits in it, so Q8_0 is the same under its own name.",
+    "Q8_0": "Everything in 8 bits. Nearly exact.",
     "F16": "Everything in 16 bits. The closest to the adapter, to compare the others with.",
     "LoRA": "The adapter alone, for llama-server --lora over a GGUF of the same base. Not served here by itself.",
     "merged": "A folder of 16-bit weights for vLLM, transformers and further training. No GGUF.",

@@ -59,7 +59,7 @@ def value(given: Any) -> str:
     if isinstance(given, float) and given and abs(given) < 0.001:
         digits, _, exponent = f"{given:.2e}".partition("e")
         return f"{float(digits):g}e{int(exponent)}"
-    return f"{given:g}" if isinstance(given, int | float) else str(given)
+    return f"{given:g}" if isinstance(given, float) else str(given)
 
 
 def choice(given: dict[str, Any] | list[Any]) -> str:

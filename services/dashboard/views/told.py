@@ -29,6 +29,7 @@ class Told:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     saved: dict[int, str] = field(default_factory=dict)  # step of a checkpoint -> when
     resumed: list[int] = field(default_factory=list)  # steps that a later attempt began with
+    halved: int = 0  # times that the micro batch was made smaller, as memory ran out
     early: list[float] = field(default_factory=list)  # the first losses
     late: deque[float] = field(default_factory=lambda: deque(maxlen=LATE))  # the newest losses
     lowest: float | None = None  # the lowest mean of LATE losses
@@ -83,6 +84,8 @@ class Told:
         kind = event["type"]
         if kind == "warning":
             self.warnings.append(event)
+        elif kind == "halved":
+            self.halved += 1
         elif kind == "checkpoint":
             self.saved[event["step"]] = event["time"]
         elif kind == "status" and "step" in event:

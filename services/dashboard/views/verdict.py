@@ -31,9 +31,9 @@ def verdict(run: dict[str, Any], story: Told) -> Verdict:
     """The sentence at the head of a run's page. `run` is `run_view.detail`."""
     match run["state"]:
         case "queued":
-            return Verdict("quiet", "Waiting", "It has not started yet.")
+            return Verdict("quiet", "Waiting", _waits(run, story))
         case "failed":
-            return Verdict("bad", "Failed", run["reason"] or "No reason was recorded.", _way_out(run))
+            return Verdict("bad", "Failed", run["reason"] or "No reason was recorded.", _way_out(run, story))
         case "cancelled":
             return Verdict("quiet", "Cancelled", _cancelled(run), _resume(run))
         case "succeeded":
@@ -57,7 +57,7 @@ def _running(run: dict[str, Any], story: Told) -> Verdict:
     found = troubles(run, story)
     if found:
         return Verdict("bad" if found[0]["kind"] in ("flat", "jump") else "busy", found[0]["head"], losses)
-    return Verdict("good", "Going well", losses)
+    return Verdict("good", "Going well", losses, halved(run, story))
 
 
 def _losses(story: Told) -> str:
@@ -80,7 +80,7 @@ def _done(run: dict[str, Any], story: Told) -> Verdict:
         found = [t for t in troubles(run, story) if t["kind"] in ("flat", "jump")]
         if found:
             return Verdict("busy", "Done, but look at the curve", text, found[0]["text"])
-        return Verdict("good", "Done", text)
+        return Verdict("good", "Done", text, halved(run, story))
     if run["kind"] == "evaluate" and (found := run["evaluation"]):
         base, adapter = found["base"]["loss"], found["adapter"]["loss"]
         better = adapter < base
@@ -95,6 +95,26 @@ def _done(run: dict[str, Any], story: Told) -> Verdict:
     return Verdict("good", "Done", "")
 
 
+def halved(run: dict[str, Any], story: Told) -> str:
+    """What became of a run that ran out of memory and went on; empty of one that did not."""
+    if not story.halved:
+        return ""
+    last, times = story.last["halved"], "" if story.halved == 1 else f" {story.halved} times"
+    unfilled = ", and with fill_memory off" if run["spec"]["recipe"]["fill_memory"] else ""
+    return (
+        f"It ran out of memory{times} and went on from its last checkpoint with batch_size {last['batch_size']} and "
+        f"accumulation {last['accumulation']}: as many examples a step as before, so it learns the same. The next run is "
+        f"spared that if it begins with these values{unfilled}."
+    )
+
+
+def _waits(run: dict[str, Any], story: Told) -> str:
+    """Why it waits: an attempt that ended unfinished has said so."""
+    last = story.last.get("status", {})
+    said = last.get("reason") if last.get("state") == "queued" else None
+    return said or ("It waits to be resumed." if run["attempt"] else "It has not started yet.")
+
+
 def _cancelled(run: dict[str, Any]) -> str:
     return run["reason"] or (f"It stopped after step {run['step']:,}." if run["step"] else "It had not begun.")
 
@@ -105,10 +125,17 @@ def _resume(run: dict[str, Any]) -> str:
     return "Resume starts it from the beginning; there is no checkpoint."
 
 
-def _way_out(run: dict[str, Any]) -> str:
+def _way_out(run: dict[str, Any], story: Told) -> str:
     reason = (run["reason"] or "").lower()
+    if "the nearest that fits" in reason:
+        return "Choose Change and run again: the form has a button that sets these values."
+    if "nothing smaller fits" in reason:
+        return "It takes a GPU with more memory, or more of this one: System shows what else holds it."
     if "memory" in reason and run["kind"] == "train":
-        return "Train again with a smaller batch_size or max_length, or with the recipe memory_efficient."
+        smaller = (
+            "max_length" if story.last.get("micro_batch", {}).get("batch_size") == 1 else "batch_size or max_length"
+        )
+        return f"Train again with a smaller {smaller}, or with the recipe memory_efficient."
     if "the loss is" in reason:
         return "Train again with half the learning rate."
     return _resume(run) if run["kind"] == "train" else "Put right what the reason names, then run it again."
