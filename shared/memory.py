@@ -20,6 +20,7 @@ CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
 LOGITS = 512 << 20  # most that the loss may take for the logits of the part it works on: model.py tells Unsloth so
 ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
 MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
+MOST_ACCUMULATION = 1024  # that a recipe may have
 GPU_REST = 200 << 20  # what is left over between the allocator's blocks, and small things
 DECODED_ROWS = 192  # rows an expert gets, above which Unsloth decodes the whole of its layer first
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
@@ -79,8 +80,16 @@ class Planner:
         return best
 
     def least_change(self, recipe: Recipe, longest: int) -> dict[str, Any] | None:
-        """The first of the `nearest` changes with which the recipe fits; None when none does."""
-        return next((c for c in nearest(recipe) if self.fits(recipe.model_copy(update=c), longest)), None)
+        """The first of the `smaller` steps, with those before it that helped, with which the recipe fits; None if none does."""
+        changes: dict[str, Any] = {}
+        least = self.predict(recipe, longest).total
+        for step in smaller(recipe):
+            needs = self.predict(recipe.model_copy(update=changes | step), longest).total
+            if needs < least:
+                changes, least = changes | step, needs
+            if least <= self.available:
+                return changes
+        return None
 
     def sentence(self, recipe: Recipe, longest: int) -> str:
         """What a person is told whose recipe needs more memory than there is."""
@@ -144,18 +153,15 @@ def adapter_parameters(config: dict[str, Any], recipe: Recipe) -> int:
     return recipe.lora_rank * config["num_hidden_layers"] * a_layer
 
 
-def nearest(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Changes to the recipe that need less memory, the ones that cost its user least first: each is all that is changed."""
-    changes: dict[str, Any] = {}
-    while (smaller := halved({**recipe.model_dump(), **changes})) is not None:
-        changes |= smaller
-        yield dict(changes)
-    for name, value in (("gradient_checkpointing", True), ("optimizer", "adamw_8bit"), ("offload_embedding", True)):
-        if getattr(recipe, name) != value:
-            changes[name] = value
-            yield dict(changes)
+def smaller(recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Steps to less memory, the ones that cost a recipe's user least first: each comes on top of those before it."""
+    values = recipe.model_dump()
+    while (step := halved(values)) is not None:
+        values |= step
+        yield step
+    yield from ({"gradient_checkpointing": True}, {"optimizer": "adamw_8bit"}, {"offload_embedding": True})
     for length in range(recipe.max_length - 1 & ~255, 255, -256):
-        yield {**changes, "max_length": length}
+        yield {"max_length": length}
 
 
 def tokens(recipe: Recipe, longest: int) -> int:
@@ -169,5 +175,6 @@ def halved(values: dict[str, Any]) -> dict[str, int] | None:
     None when there is none."""
     batch, accumulation, gpus = values["batch_size"], values["accumulation"], values["gpus"]
     effective = batch * accumulation
-    smaller = next((size for size in range(batch // 2, 0, -1) if effective % (size * gpus) == 0), None)
-    return {"batch_size": smaller, "accumulation": effective // smaller} if smaller else None
+    least = -(-effective // MOST_ACCUMULATION)
+    size = next((size for size in range(batch // 2, least - 1, -1) if effective % (size * gpus) == 0), None)
+    return {"batch_size": size, "accumulation": effective // size} if size else None

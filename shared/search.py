@@ -6,7 +6,8 @@ from typing import Any
 
 from shared import recipes
 from shared.recipes import RecipeError
-from shared.schemas import Range, Recipe, Search, SweepJob
+from shared.schemas import Recipe
+from shared.sweep_schemas import Range, Search, SweepJob
 
 # What makes a model learn better or worse. The others change what is measured (the rows held back, their tokens, the base,
 # dpo_beta the scale of the loss itself), so that trials could not be compared, or only where and how often it is told.

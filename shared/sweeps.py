@@ -8,9 +8,10 @@ from typing import Any
 from shared import datasets, estimate, queue, recipes, registry, search
 from shared.queue import JobRefused
 from shared.runs import RunConflict
-from shared.schemas import ENDED, Job, Recipe, SweepJob, SweepSpec, SweepStatus
+from shared.schemas import ENDED, Job, Recipe
 from shared.settings import Settings
 from shared.store import NotFound, Store, publish, read_json, write_json
+from shared.sweep_schemas import SweepJob, SweepSpec, SweepStatus
 
 FEWEST, MOST = 2, 500  # trials
 VALIDATIONS = 8  # of a trial whose recipe validates at its end only: a hopeless one is seen by its first ones

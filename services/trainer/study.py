@@ -12,9 +12,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from shared.schemas import Range, SweepSpec
 from shared.search import WHOLE
 from shared.store import append_line
+from shared.sweep_schemas import Range, SweepSpec
 
 START = 4  # trials that are drawn at random and never pruned: what the sampler and the median start from
 PRUNED = "pruned"  # the attribute of a trial that says why it was given up

@@ -19,8 +19,9 @@ from shared import queue, registry, runs, sweeps
 from shared.queue import QueueUnreachable
 from shared.recipes import RecipeError
 from shared.runs import RunConflict
-from shared.schemas import ENDED, State, Status, SweepSpec, SweepStatus, SweepTrial, now
+from shared.schemas import ENDED, State, Status, now
 from shared.store import NotFound, Store
+from shared.sweep_schemas import SweepSpec, SweepStatus, SweepTrial
 
 FAILURES = 3  # failed runs in a row that end a sweep
 PLACES = (

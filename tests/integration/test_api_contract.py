@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from shared import auth, runs, sweeps
-from shared.schemas import SweepJob
 from shared.settings import Settings
+from shared.sweep_schemas import SweepJob
 from tests.integration.api import Api
 
 

@@ -7,9 +7,10 @@ import pytest
 from celery import Celery
 
 from shared import registry, runs, sweeps
-from shared.schemas import ENDED, SweepJob, SweepStatus
+from shared.schemas import ENDED
 from shared.settings import Settings
 from shared.store import Store
+from shared.sweep_schemas import SweepJob, SweepStatus
 from tests.conftest import wait_for
 from tests.integration.api import Api
 from tests.integration.conftest import Worker

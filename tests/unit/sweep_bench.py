@@ -9,8 +9,9 @@ import pytest
 from services.trainer import sweep
 from shared import registry, runs, sweeps
 from shared.recipes import resolve
-from shared.schemas import Job, Range, RunSpec, SweepSpec, SweepStatus
+from shared.schemas import Job, RunSpec
 from shared.store import Store, write_json
+from shared.sweep_schemas import Range, SweepSpec, SweepStatus
 
 SEARCH = {"learning_rate": Range(low=1e-4, high=1e-2), "lora_rank": [8, 16, 32]}
 

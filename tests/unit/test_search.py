@@ -4,7 +4,7 @@ import pytest
 
 from shared import recipes, search
 from shared.recipes import RecipeError
-from shared.schemas import Range, SweepJob
+from shared.sweep_schemas import Range, SweepJob
 
 
 def resolve(recipe: str = "standard", **asked) -> dict:

@@ -8,8 +8,8 @@ import pytest
 from services.trainer import study, sweep
 from shared import registry, runs, sweeps
 from shared.runs import RunConflict
-from shared.schemas import Range, SweepSpec
 from shared.store import Store
+from shared.sweep_schemas import Range, SweepSpec
 from tests.unit.sweep_bench import Bench
 
 

@@ -96,7 +96,7 @@ def test_each_choice_that_costs_memory_shows_in_the_prediction(base: Path) -> No
 
 def test_the_nearest_recipe_keeps_the_effective_batch_and_shortens_examples_last(base: Path) -> None:
     asked = recipe(batch_size=6, accumulation=4)
-    found = list(memory.nearest(asked))
+    found = list(memory.smaller(asked))
     assert [c["batch_size"] * c["accumulation"] for c in found[:2]] == [24, 24]
     assert found[0]["batch_size"] == 3 and found[1]["batch_size"] == 1
     assert "max_length" not in found[2] and found[-1]["max_length"] == 256

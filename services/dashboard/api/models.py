@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, computed_field
 
-from shared.schemas import Action, AdapterCard, ExportCard, Kind, RunSpec, State, SweepSpec, SweepTrial
+from shared.schemas import Action, AdapterCard, ExportCard, Kind, RunSpec, State
+from shared.sweep_schemas import SweepSpec, SweepTrial
 
 ProblemType = Literal[
     "not_found", "bad_request", "conflict", "refused", "too_large", "queue_unreachable", "unauthorized", "internal"

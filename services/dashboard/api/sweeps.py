@@ -13,8 +13,9 @@ from services.dashboard.api.paging import Paging, page
 from services.dashboard.context import here, store
 from services.dashboard.errors import problem
 from shared import sweeps
-from shared.schemas import ENDED, SweepJob
+from shared.schemas import ENDED
 from shared.store import NotFound
+from shared.sweep_schemas import SweepJob
 
 api = APIBlueprint("sweeps", __name__, url_prefix="/api/sweeps")
 

@@ -9,7 +9,8 @@ from services.dashboard.pages.new_run import label, recipe_for, recipes_for
 from services.dashboard.pages.runs import STATES, blueprint
 from services.dashboard.views import sweep_view
 from shared import recipes, registry, search
-from shared.schemas import ENDED, SweepJob
+from shared.schemas import ENDED
+from shared.sweep_schemas import SweepJob
 
 SORTS = {
     "asked": lambda s: s["created"],
