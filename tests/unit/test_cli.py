@@ -8,25 +8,11 @@ import pytest
 from services.cli import doctor
 from services.dashboard.api import dataset_models, models
 from tests.unit import fake_tandem as fake
-from tests.unit.cli_person import at_home, caller
 
 RUN_ID = str(fake.RUN["id"])
 
 
-@pytest.fixture(autouse=True)
-def person(monkeypatch, tmp_path):
-    return at_home(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def tandem():
-    with fake.serve(fake.full()) as running:
-        yield running
-
-
-@pytest.fixture
-def run(tandem):
-    return caller(tandem)
+pytestmark = pytest.mark.usefixtures("person")
 
 
 def test_the_fake_has_the_shapes_of_the_dashboard():

@@ -27,12 +27,6 @@ def folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def tandem():
-    with fake.serve(fake.full()) as running:
-        yield running
-
-
-@pytest.fixture
 def run(tandem):
     """Run `tandem`; its stdout and its stderr."""
 

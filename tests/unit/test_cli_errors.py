@@ -9,23 +9,8 @@ from typer.testing import CliRunner
 from services.cli import doctor, keyfile
 from services.cli.main import app
 from tests.unit import fake_tandem as fake
-from tests.unit.cli_person import at_home, caller
 
-
-@pytest.fixture(autouse=True)
-def person(monkeypatch, tmp_path):
-    return at_home(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def tandem():
-    with fake.serve(fake.full()) as running:
-        yield running
-
-
-@pytest.fixture
-def run(tandem):
-    return caller(tandem)
+pytestmark = pytest.mark.usefixtures("person")
 
 
 # ---- keys

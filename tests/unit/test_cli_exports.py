@@ -5,23 +5,8 @@ import re
 import pytest
 
 from tests.unit import fake_tandem as fake
-from tests.unit.cli_person import at_home, caller
 
-
-@pytest.fixture(autouse=True)
-def person(monkeypatch, tmp_path):
-    return at_home(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def tandem():
-    with fake.serve(fake.full()) as running:
-        yield running
-
-
-@pytest.fixture
-def run(tandem):
-    return caller(tandem)
+pytestmark = pytest.mark.usefixtures("person")
 
 
 def test_exports_show_size_and_bits(run):

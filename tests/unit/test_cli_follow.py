@@ -15,12 +15,6 @@ STREAM = f"GET /api/runs/{RUN_ID}/events/stream"
 
 
 @pytest.fixture
-def tandem():
-    with fake.serve(fake.full()) as running:
-        yield running
-
-
-@pytest.fixture
 def client(tandem):
     return Client(tandem.url, fake.KEY, sleep=lambda seconds: None)
 

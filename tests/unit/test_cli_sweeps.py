@@ -4,7 +4,6 @@ import pytest
 
 from services.dashboard.api import models
 from tests.unit import fake_tandem as fake
-from tests.unit.cli_person import at_home, caller
 
 ID = "sweep-20260102-030405-3f2a"
 
@@ -28,9 +27,7 @@ SWEEP = ITEM | {
 }
 
 
-@pytest.fixture(autouse=True)
-def person(monkeypatch, tmp_path):
-    return at_home(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("person")
 
 
 @pytest.fixture
@@ -44,11 +41,6 @@ def tandem():
     full.page("/api/sweeps", [ITEM])
     with fake.serve(full) as running:
         yield running
-
-
-@pytest.fixture
-def run(tandem):
-    return caller(tandem)
 
 
 def test_the_fake_has_the_shape_of_the_dashboard():

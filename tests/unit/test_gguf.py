@@ -22,11 +22,6 @@ from tests.unit.tiny_gpt_oss import VOCAB, continuation, make_tokenizer, referen
 MXFP4 = gguf.GGMLQuantizationType.MXFP4
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tiny(), tmp_path_factory.mktemp("base"))
-
-
 @pytest.mark.parametrize(("encoding", "tolerance"), [("F16", 0.02), ("Q8_0", 0.2)])
 def test_llama_cpp_continues_as_transformers_does(base: Path, tmp_path: Path, encoding: str, tolerance: float) -> None:
     report = write_gguf(base, tmp_path / "model.gguf", encoding, name="tiny")

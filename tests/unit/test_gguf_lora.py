@@ -8,42 +8,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import GptOssForCausalLM
 
 from services.trainer.gguf import write_gguf, write_lora_gguf
 from tests.unit.test_gguf import make_native
-from tests.unit.tiny_gpt_oss import continuation, reference, save, tiny
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tiny(), tmp_path_factory.mktemp("base"))
-
-
-PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"]
-
-
-def make_adapter(
-    directory: Path, *, transposed: bool = True, parameters: list[str] = PARAMETERS, **options: object
-) -> GptOssForCausalLM:
-    """Save a random LoRA on attention and on `parameters` in `directory`; returns the merged model."""
-    torch.manual_seed(3)
-    copy = GptOssForCausalLM(tiny().config).eval()
-    copy.load_state_dict(tiny().state_dict())
-    for block in copy.model.layers:
-        block.mlp.experts.is_transposed = transposed
-    config = LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        target_parameters=parameters, **options,
-    )  # fmt: skip
-    tuned = get_peft_model(copy, config)
-    for name, parameter in tuned.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    tuned.save_pretrained(directory)
-    return tuned.merge_and_unload()
+from tests.unit.tiny_adapter import PARAMETERS, make_adapter
+from tests.unit.tiny_gpt_oss import continuation, reference, tiny
 
 
 def test_the_lora_file_on_the_base_answers_as_the_merged_model(base: Path, tmp_path: Path) -> None:

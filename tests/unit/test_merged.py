@@ -13,20 +13,8 @@ from services.trainer.gguf_tensors import Checkpoint
 from services.trainer.lora import read_pairs
 from services.trainer.merged import Merged, write_merged
 from tests.unit.test_gguf import make_native
-from tests.unit.test_gguf_lora import make_adapter
-from tests.unit.tiny_gpt_oss import continuation, reference, save, tiny
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tiny(), tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    make_adapter(folder)
-    return folder
+from tests.unit.tiny_adapter import make_adapter
+from tests.unit.tiny_gpt_oss import continuation, reference, tiny
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,7 @@ from shared.schemas import ENCODINGS, Job
 from shared.settings import Settings
 from shared.store import Store
 from tests.unit.test_gguf import make_native
-from tests.unit.test_gguf_lora import make_adapter
-from tests.unit.tiny_gpt_oss import save, tiny
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tiny(), tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    make_adapter(folder)
-    return folder
+from tests.unit.tiny_gpt_oss import tiny
 
 
 @pytest.fixture

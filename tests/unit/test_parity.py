@@ -15,7 +15,7 @@ from services.trainer.merged import Merged
 from services.trainer.parity import Answer
 from services.trainer.served import Served
 from shared.schemas import ENCODINGS
-from tests.unit.test_gguf_lora import make_adapter
+from tests.unit.tiny_adapter import make_adapter
 from tests.unit.tiny_gpt_oss import PROMPT, save, tiny
 
 LIKELY = {7: math.log(0.6), 8: math.log(0.3), 9: math.log(0.1)}

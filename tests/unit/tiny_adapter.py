@@ -1,0 +1,32 @@
+"""A random LoRA on the tiny gpt-oss of the unit tests."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GptOssForCausalLM
+
+from tests.unit.tiny_gpt_oss import tiny
+
+PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"]
+
+
+def make_adapter(
+    directory: Path, *, transposed: bool = True, parameters: list[str] = PARAMETERS, **options: object
+) -> GptOssForCausalLM:
+    """Save a random LoRA on attention and on `parameters` in `directory`; returns the merged model."""
+    torch.manual_seed(3)
+    copy = GptOssForCausalLM(tiny().config).eval()
+    copy.load_state_dict(tiny().state_dict())
+    for block in copy.model.layers:
+        block.mlp.experts.is_transposed = transposed
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        target_parameters=parameters, **options,
+    )  # fmt: skip
+    tuned = get_peft_model(copy, config)
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    tuned.save_pretrained(directory)
+    return tuned.merge_and_unload()
