@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from benchmarks.training import report
 from benchmarks.training.mix import lengths
-from benchmarks.training.ours import ROOT, Place, bare, say
+from benchmarks.training.ours import ROOT, WARM, Place, bare, say
 from services.trainer.served import Served
 from shared import hub, recipes, runs
 from shared.schemas import Job
@@ -22,6 +24,8 @@ from shared.schemas import Job
 Row = dict[str, Any]
 SHORT, LONG = "2x8x1024", "4x1x4096"
 LIKE_BARE = {"lora_rank": 8, "lora_alpha": 16}
+COUNTED = WARM + 25  # steps of a run: a checkpoint of the recipe `standard` is among those that count
+A_PROCESS = 26 << 30  # bytes that a measurement of memory takes of the GPU at most
 MEMORY = [
     ({"lora_rank": 8}, ["1x1024", "2x1024", "4x1024", "4x4096"]),
     ({"lora_rank": 16}, ["2x1024", "1x8192"]),
@@ -36,10 +40,10 @@ def overhead(base: str, nf4: str) -> Iterator[Row]:
     place = Place.make(base)
     full = place.dataset("full", [4600] * 120)
     theirs = bare(snapshot(base), SHORT, LONG)
-    short = place.run(full, steps=10, max_length=1024, **LIKE_BARE)
+    short = place.run(full, steps=COUNTED, max_length=1024, **LIKE_BARE)
     told = f"the whole recipe at {SHORT}, as many rows at once as there is room for, against bare Unsloth; rank 8"
     yield ratio("overhead_short", short, theirs[SHORT], told)
-    long = place.run(full, steps=10, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
+    long = place.run(full, steps=COUNTED, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
     yield ratio("overhead_long", long, theirs[LONG], f"the whole recipe at {LONG} against bare Unsloth, rank 8")
 
 
@@ -47,7 +51,7 @@ def packing(base: str, nf4: str) -> Iterator[Row]:
     """Packed against dense, MXFP4 against NF4, ours against the plain recipe: useful tokens a second."""
     place = Place.make(base)
     mixed = place.dataset("mixed", lengths(1200))
-    packed = place.run(mixed, steps=16, packing=True, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
+    packed = place.run(mixed, steps=COUNTED, packing=True, max_length=4096, batch_size=4, accumulation=1, **LIKE_BARE)
     native, other = bare(snapshot(base), SHORT, LONG), bare(snapshot(nf4), SHORT, "mix")
     yield ratio(
         "packed_vs_dense",
@@ -74,7 +78,9 @@ def long(base: str, nf4: str) -> Iterator[Row]:
 
 def footprint(base: str, nf4: str) -> Iterator[Row]:
     """Peak memory of many configurations; the table has them beside what is predicted."""
-    found = [one for values, shapes in MEMORY for one in memory(base, values, shapes)]
+    side_by_side = max(1, torch.cuda.mem_get_info()[0] // A_PROCESS)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        found = list(chain.from_iterable(pool.map(lambda one: memory(base, *one), MEMORY)))
     (report.FOLDER / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
     small = found_at(found, 8, "1x1024", offload_embedding=True)
     standard = found_at(found, recipes.resolve("standard").lora_rank, "2x1024", offload_embedding=False)
@@ -94,12 +100,19 @@ def several(base: str, nf4: str) -> Iterator[Row]:
     """Two GPUs against one, with the same effective batch."""
     place = Place.make(base)
     full = place.dataset("full", [4600] * 200)
-    shape = {"steps": 10, "max_length": 4096, "batch_size": 4, "accumulation": 2, "fill_memory": False, **LIKE_BARE}
+    shape = {
+        "steps": WARM + 8,
+        "max_length": 4096,
+        "batch_size": 4,
+        "accumulation": 2,
+        "fill_memory": False,
+        **LIKE_BARE,
+    }
     one, two = place.run(full, **shape), place.run(full, **shape, gpus=2)
     yield ratio("two_gpus", two, one, "data parallel on two GPUs against one, 4x2x4096")
 
 
-def chain(base: str, nf4: str) -> Iterator[Row]:
+def whole(base: str, nf4: str) -> Iterator[Row]:
     """Everything that a person waits for at full size, on one GPU machine."""
     place = Place.make(base)
     mixed = place.dataset("mixed", lengths(400))
@@ -126,7 +139,7 @@ def first_answer(export: Path) -> float:
 
 
 PARTS: dict[str, Callable[[str, str], Iterator[Row]]] = {
-    "overhead": overhead, "packing": packing, "long": long, "footprint": footprint, "several": several, "chain": chain,
+    "overhead": overhead, "packing": packing, "long": long, "footprint": footprint, "several": several, "chain": whole,
 }  # fmt: skip
 
 

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from benchmarks.training.ours import NOWHERE
 from services.trainer import attention
 from services.trainer.child import Context
 from services.trainer.curve import Curve
+from services.trainer.footprint import decode, hold_to, state_bytes
 from services.trainer.methods import build_trainer
 from services.trainer.model import attach_lora, choose_form, load_base
 from shared import hub, recipes, runs
@@ -31,20 +33,23 @@ from shared.settings import Settings
 from shared.store import Store
 
 STEPS = 3
+CAP = float(os.environ.get("CAP_GIB", "0"))
 
 
 def main(repository: str, values: dict[str, Any], shapes: list[str], hf_home: Path) -> None:
     recipe = recipes.resolve("standard", {"steps": STEPS, "save_every": 10 * STEPS, "accumulation": 1, **values})
     recipe = recipe.model_copy(update={"base_model": repository, "evaluate_every": None})
     data = Path(tempfile.mkdtemp())
-    settings = Settings(data=data, hf_home=hf_home, base_model=repository, redis_url="redis://127.0.0.1:1/0")
+    settings = Settings(data=data, hf_home=hf_home, base_model=repository, redis_url=NOWHERE, train_memory_gib=CAP)
     store = Store(settings.data)
-    if cap := os.environ.get("CAP_GIB"):
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(float(cap) * 2**30 / total)
+    hold_to(settings.train_memory_gib)
+    room = (
+        int(CAP * 2**30) or torch.cuda.get_device_properties(0).total_memory
+    )  # others may be measured beside this one
     context = fresh(settings, store, recipe)
     longest = max(int(shape.split("x")[1]) for shape in shapes)
     folder = hub.snapshot(repository, "main", hf_home)
+    config, form = json.loads((folder / "config.json").read_text()), choose_form(folder, recipe.precision).form
     model, tokenizer = load_base(
         context, repository, "main", longest, recipe.precision, offload_embedding=recipe.offload_embedding
     )
@@ -61,7 +66,7 @@ def main(repository: str, values: dict[str, Any], shapes: list[str], hf_home: Pa
             model,
             tokenizer,
             parts,
-            folder,
+            Planner(folder, config, form, room, True),
         )
 
 
@@ -71,22 +76,21 @@ def fresh(settings: Settings, store: Store, recipe: Recipe) -> Context:
     return Context(settings, store, spec, 1)
 
 
-def measure(context: Context, recipe: Recipe, model: Any, tokenizer: Any, parts: dict[str, int], folder: Path) -> None:
+def measure(
+    context: Context, recipe: Recipe, model: Any, tokenizer: Any, parts: dict[str, int], planner: Planner
+) -> None:
     """Three steps, and a line of JSON."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     rows = torch.randint(0, 199_000, (STEPS * recipe.batch_size, recipe.max_length)).tolist()
     examples = Dataset.from_dict({"input_ids": rows, "labels": rows})
-    curve = Curve(context, recipe, recipe.batch_size * recipe.max_length)
+    decode(planner, recipe, recipe.max_length)
+    curve = Curve(context, recipe, len(rows), len(rows) * recipe.max_length)
     trainer = build_trainer(context, recipe, model, examples, examples.select([]), tokenizer, curve)
     trainer.train()
-    state = [v for kept in trainer.optimizer.state.values() for v in kept.values() if isinstance(v, torch.Tensor)]
-    config = json.loads((folder / "config.json").read_text())
-    form = choose_form(folder, recipe.precision).form
-    planner = Planner(folder, config, form, 1 << 40, True)
     predicted = planner.predict(recipe, recipe.max_length).model_dump()
-    measured = {**parts, "optimizer": sum(v.nbytes for v in state), "reserved": torch.cuda.max_memory_reserved()}
+    measured = {**parts, "optimizer": state_bytes(trainer.optimizer), "reserved": torch.cuda.max_memory_reserved()}
     measured["allocated"] = torch.cuda.max_memory_allocated()
     del trainer
     speed = list(runs.all_events(context.store, context.spec.id, "metric"))[-1]["tokens_per_second"]
@@ -94,7 +98,13 @@ def measure(context: Context, recipe: Recipe, model: Any, tokenizer: Any, parts:
                                          "optimizer", "offload_embedding", "gradient_checkpointing"})  # fmt: skip
     print(
         json.dumps(
-            {"recipe": changed, "form": form, "tokens_per_second": speed, "measured": measured, "predicted": predicted}
+            {
+                "recipe": changed,
+                "form": planner.form,
+                "tokens_per_second": speed,
+                "measured": measured,
+                "predicted": predicted,
+            }
         ),
         flush=True,
     )

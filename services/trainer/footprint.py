@@ -27,11 +27,12 @@ class Footprint:
         self.context, self.on_gpu = context, torch.cuda.is_available()
         config = json.loads((folder / "config.json").read_bytes())
         join(context.ranks)
-        planner = Planner(folder, config, choice.form, least(available(context)), self.on_gpu)
+        most = context.settings.train_memory_gib
+        hold_to(most)
+        planner = Planner(folder, config, choice.form, least(available(most)), self.on_gpu)
         self.recipe = recipe = planner.filled(recipe, longest)
         self.predicted = planner.predict(recipe, longest)
-        if not planner.decodes(recipe, longest):
-            os.environ["UNSLOTH_MXFP4_FUSED_GEMM"] = "1"  # decode the experts a tile at a time
+        decode(planner, recipe, longest)
         self.measured: dict[str, int] = {}
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
@@ -56,17 +57,11 @@ class Footprint:
     def report(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The event that compares the two: {"predicted", "measured", "error"}, bytes by part and the share by which the
         prediction of the whole was off. What is not weights, adapter or optimizer is activations, logits among them."""
-        state = sum(
-            value.nbytes
-            for kept in optimizer.state.values()
-            for value in kept.values()
-            if isinstance(value, torch.Tensor)
-        )
         peak = memory_bytes()
         predicted = self.predicted.total - (self.predicted.runtime if self.on_gpu else 0)
         if self.on_gpu:
             self.measured["adapter"] *= 2  # and its gradients
-            self.measured |= {"optimizer": state}
+            self.measured["optimizer"] = state_bytes(optimizer)
             self.measured["activations"] = peak - sum(self.measured.values())
         self.measured["total"] = peak
         told = {"predicted": self.predicted.model_dump(), "measured": self.measured, "error": predicted / peak - 1}
@@ -77,14 +72,29 @@ class Footprint:
         return told
 
 
-def available(context: Context) -> int:
-    """Bytes that this process can have: of the GPU's memory what is free, at most what the settings say; without a GPU what
-    its container or machine has."""
+def decode(planner: Planner, recipe: Recipe, longest: int) -> None:
+    """Have Unsloth decode MXFP4 experts a tile at a time where there is no room for a layer's as a whole."""
+    if not planner.decodes(recipe, longest):
+        os.environ["UNSLOTH_MXFP4_FUSED_GEMM"] = "1"
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of what an optimizer keeps of the parameters."""
+    kept = (value for state in optimizer.state.values() for value in state.values())
+    return sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
+
+
+def hold_to(most_gib: float) -> None:
+    """Keep PyTorch from taking more of its GPU than that, if it is not 0."""
+    if most_gib and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most_gib * 2**30 / total))
+
+
+def available(most_gib: float) -> int:
+    """Bytes that this process can have: of the GPU's memory what is free, at most `most_gib` if that is not 0; without a GPU
+    what its container or machine has."""
     if not torch.cuda.is_available():
         return memory_limit() or psutil.virtual_memory().total
-    free, total = torch.cuda.mem_get_info()
-    most = context.settings.train_memory_gib
-    if not most:
-        return free
-    torch.cuda.set_per_process_memory_fraction(min(1.0, most * 2**30 / total))
-    return min(free, int(most * 2**30))
+    free, _ = torch.cuda.mem_get_info()
+    return min(free, int(most_gib * 2**30)) if most_gib else free

@@ -1,5 +1,6 @@
 """Does an export answer as its adapter does? The same prompts, greedily, token by token."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -157,8 +158,10 @@ def _divergence(ours: dict[int, float], theirs: dict[int, float]) -> float:
     least that it names. Both are normalised over these tokens: llama.cpp sums its softmax in single precision, in which
     the tail of 200,000 unlikely tokens is lost, so what it leaves for the rest cannot be compared."""
     tokens = ours.keys() | theirs.keys()
-    p, q = (
-        torch.tensor([side.get(t, min(side.values())) for t in tokens], dtype=torch.float64) for side in (ours, theirs)
-    )
-    p, q = p.log_softmax(0), q.log_softmax(0)
+    p, q = (_over(tokens, side) for side in (ours, theirs))
     return float((p.exp() * (p - q)).sum())
+
+
+def _over(tokens: Collection[int], side: dict[int, float]) -> torch.Tensor:
+    least = min(side.values())
+    return torch.tensor([side.get(token, least) for token in tokens], dtype=torch.float64).log_softmax(0)

@@ -66,23 +66,9 @@ def perform(
     kills = exits.oom_kills()
     code = start(settings, store, kind, run_id, attempt)
     starved = exits.oom_kills() > kills
-    asked = runs.cancel_requested(store, run_id)
-    if (
-        code == exits.OUT_OF_MEMORY
-        and not asked
-        and attempt < settings.max_attempts
-        and (smaller := halved(store, run_id))
-    ):
-        runs.append_event(store, run_id, "halved", **smaller)
-        again(
-            task.app,
-            store,
-            run_id,
-            f"Out of memory: the run goes on from its last checkpoint with {smaller['batch_size']} in a micro batch and "
-            f"{smaller['accumulation']} of them a step, which is the same effective batch.",
-        )
-    elif code == -signal.SIGKILL and not starved and not asked and attempt < settings.max_attempts:
-        again(task.app, store, run_id, "Its process was killed; the run goes on from its last checkpoint.")
+    over = runs.cancel_requested(store, run_id) or attempt >= settings.max_attempts
+    if not over and (why := second_chance(store, run_id, code, starved)):
+        again(task.app, store, run_id, why)
     else:
         record(store, run_id, attempt, code, starved)
     return outcome(task, store, run_id)
@@ -162,10 +148,20 @@ def again(app: Celery, store: Store, run_id: str, why: str) -> None:
     queue.send(app, runs.read_spec(store, run_id), attempt)
 
 
-def halved(store: Store, run_id: str) -> dict[str, int] | None:
-    """The next smaller micro batch than a training run's last one, as values of its recipe; None when there is none."""
-    had = list(runs.all_events(store, run_id, "micro_batch"))[-1:]
-    return memory.halved(had[0]) if had else None
+def second_chance(store: Store, run_id: str, code: int, starved: bool) -> str | None:
+    """Why a run whose child ended with `code` is worth another attempt; None if it is not. One that ran out of memory, its
+    GPU's or its container's, gets a smaller micro batch for it."""
+    if code == exits.OUT_OF_MEMORY or (code == -signal.SIGKILL and starved):
+        had = list(runs.all_events(store, run_id, "micro_batch"))[-1:]
+        smaller = memory.halved(had[0]) if had else None
+        if smaller is None:
+            return None
+        runs.append_event(store, run_id, "halved", **smaller)
+        return (
+            f"Out of memory: the run goes on from its last checkpoint with {smaller['batch_size']} in a micro batch and "
+            f"{smaller['accumulation']} of them a step, which is the same effective batch."
+        )
+    return "Its process was killed; the run goes on from its last checkpoint." if code == -signal.SIGKILL else None
 
 
 def outcome(task: Task, store: Store, run_id: str) -> str | None:
