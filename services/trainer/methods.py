@@ -87,7 +87,7 @@ def build_trainer(
         train_dataset=in_order(train_set, recipe, steps),
         eval_dataset=validation_set if len(validation_set) else None,
         processing_class=tokenizer,
-        data_collator=None if dpo else Flat(tokenizer.pad_token_id),
+        data_collator=None if dpo else Flat(tokenizer.pad_token_id, recipe.max_length),
         callbacks=[curve],
     )
     trainer.remove_callback(PrinterCallback)  # the events have the curve; log.txt is for what people read

@@ -18,11 +18,12 @@ def pack(examples: Dataset, tokens: int) -> Dataset:
 class Flat:
     """A collator: the rows of a batch one after the other in one row, each example with positions of its own.
 
-    Gives input_ids, labels and position_ids, each [1, length]; the length is a multiple of ROW on a GPU. The first token of
-    an example has no label: nothing before it could tell it."""
+    Gives input_ids, labels and position_ids, each [1, length]. The length is a multiple of ROW on a GPU, and of packed rows
+    of `tokens` each always the same: another one would have the kernels compiled again. The first token of an example has no
+    label: nothing before it could tell it."""
 
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
+    def __init__(self, pad: int, tokens: int = ROW) -> None:
+        self.pad, self.tokens = pad, tokens
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids, labels, positions = [], [], []
@@ -33,7 +34,9 @@ class Flat:
                 labels += [-100, *row["labels"][start + 1 : start + length]]
                 positions += range(length)
                 start += length
-        rest = -len(ids) % ROW if torch.cuda.is_available() else 0
+        packed = any("seq_lengths" in row for row in rows)
+        full = len(rows) * self.tokens if packed else ROW
+        rest = -len(ids) % full if torch.cuda.is_available() else 0
         columns = {
             "input_ids": ids + [self.pad] * rest,
             "labels": labels + [-100] * rest,
