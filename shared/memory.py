@@ -22,7 +22,9 @@ ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
 MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
 MOST_ACCUMULATION = 1024  # that a recipe may have
 GPU_REST = 200 << 20  # what is left over between the allocator's blocks, and small things
-DECODED_ROWS = 192  # rows an expert gets, above which Unsloth decodes the whole of its layer first
+TILED_ROWS = (
+    256  # rows that an expert gets, up to which decoding it a tile at a time is no slower than a layer at a time
+)
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
 CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
 OPTIMIZER_BYTES = {"adamw_8bit": 2.06, "adamw_torch": 8, "adamw_torch_fused": 8}  # of a trainable parameter
@@ -53,12 +55,13 @@ class Planner:
 
     def predict(self, recipe: Recipe, longest: int) -> Memory:
         """The peak of a run of the recipe."""
-        decoded = self._predict(recipe, longest, decoding=True)
-        return decoded if decoded.total <= MARGIN * self.available else self._predict(recipe, longest, decoding=False)
+        return self._predict(recipe, longest, decoding=self.decodes(recipe, longest))
 
     def decodes(self, recipe: Recipe, longest: int) -> bool:
-        """Whether there is room to decode a layer's MXFP4 experts as a whole, which is faster for many tokens."""
-        return self._predict(recipe, longest, decoding=True).total <= MARGIN * self.available
+        """Whether a layer's MXFP4 experts are decoded as a whole: faster for many tokens, and there must be room."""
+        rows = tokens(recipe, longest) * self.config["num_experts_per_tok"] / self.config["num_local_experts"]
+        room = self._predict(recipe, longest, decoding=True).total <= MARGIN * self.available
+        return self.form == "mxfp4" and rows > TILED_ROWS and room
 
     def fits(self, recipe: Recipe, longest: int) -> bool:
         """Whether there is as much memory as the recipe needs."""
@@ -94,7 +97,7 @@ class Planner:
     def sentence(self, recipe: Recipe, longest: int) -> str:
         """What a person is told whose recipe needs more memory than there is."""
         needs, has = self.predict(recipe, longest), self.available
-        short = f"This needs about {needs.total / 2**30:.1f} GiB of memory and {has / 2**30:.1f} GiB are free. "
+        short = f"This needs about {needs.total / 2**30:.1f} GiB of memory, and there are {has / 2**30:.1f} GiB. "
         change = self.least_change(recipe, longest)
         if change is None:
             return short + f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
@@ -121,14 +124,14 @@ class Planner:
         return int(found - (embedding if recipe.offload_embedding and self.on_gpu else 0))
 
     def _activations(self, recipe: Recipe, count: int, decoding: bool) -> int:
-        """What one layer needs while it is computed again on the way back, and what is kept of the others. MXFP4 experts
-        are decoded as a whole for micro batches that are not short, which is the peak until the tokens' share is larger."""
+        """What one layer needs while it is computed again on the way back, and what is kept of the others. Experts that are
+        decoded as a whole are the peak until the tokens' share is larger."""
         config = self.config
         hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
         chosen, width = config["num_experts_per_tok"], 2 if self.on_gpu else 4
         routed = chosen * (hidden + 3 * inner)
         layer = int(count * width * (12 * hidden + 4.1 * routed))
-        if self.form == "mxfp4" and decoding and count * chosen >= DECODED_ROWS * experts:
+        if decoding:
             decoded = experts * 3 * hidden * inner * width
             layer = max(layer, decoded + int(count * width * (12 * hidden + 3.3 * routed)))
         kept = 0 if recipe.gradient_checkpointing and self.on_gpu else 1 if recipe.gradient_checkpointing else 12

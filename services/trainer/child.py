@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import faulthandler
 import os
 import signal
 import sys
@@ -80,6 +81,7 @@ def main(work: Callable[[Context], None]) -> None:
     context = Context(settings, store, spec, runs.attempts(store, spec.id), rank=rank, ranks=count)
     signal.signal(signal.SIGTERM, lambda *_: setattr(context, "stopping", True))
     signal.signal(signal.SIGINT, lambda *_: setattr(context, "stopping", True))
+    faulthandler.register(signal.SIGUSR1)  # "where does it hang?": kill -USR1 has it say so in log.txt
     code = _outcome(work, context)
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -21,17 +21,20 @@ def count(recipe: Recipe | None, visible: int) -> int:
 
 def environments(ranks: int) -> list[dict[str, str]]:
     """What each rank's environment has beside its parent's."""
-    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi, by which others know the first ones
-    if ranks == 1:  # and it sees one alone, or PyTorch's older way to share a batch among GPUs would be taken
-        return [{**order, "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(ranks)))).split(",")[:ranks]
+    # Each sees one GPU, which is number 0 to it: kernels compiled for that number are then found by all, and one process does
+    # not take PyTorch's older way to share a batch among the GPUs that it sees. In nvidia-smi's order: others know them by it.
+    seen = [{"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
+    if ranks == 1:
+        return seen
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    common = {**order, "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    common = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "LOCAL_RANK": "0"}
     # They speak with each other over this machine's loopback alone: other containers have no part in it.
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     common |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    return [{**common, **own, "RANK": str(rank)} for rank, own in enumerate(seen)]
 
 
 def mine() -> tuple[int, int]:

@@ -14,7 +14,7 @@ def test_a_run_that_the_memory_limit_cannot_hold_is_refused_with_one_that_it_can
         run_id = stack.train(dataset, "hungry", batch_size=64, steps=4, max_length=1024)
         status = stack.ended(run_id)
         assert status.state == "failed"
-        assert "GiB of memory and 1.1 GiB are free" in str(status.reason)
+        assert "GiB of memory, and there are 1.1 GiB" in str(status.reason)
         assert "The nearest that fits: batch_size 2, accumulation 32" in str(status.reason)
         assert stack.inspect("trainer")["RestartCount"] == 0
     finally:

@@ -26,9 +26,14 @@ def test_a_run_without_a_recipe_takes_one() -> None:
     assert ranks.count(None, 4) == 1
 
 
-def test_each_rank_has_its_number_and_all_meet_at_one_address() -> None:
+def test_each_rank_has_its_number_and_a_gpu_of_its_own_and_all_meet_at_one_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     first, second = ranks.environments(2)
-    assert (first["RANK"], first["LOCAL_RANK"], second["RANK"], second["LOCAL_RANK"]) == ("0", "0", "1", "1")
+    assert (first["RANK"], second["RANK"]) == ("0", "1")
+    assert (first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]) == ("2", "5")
+    assert first["LOCAL_RANK"] == second["LOCAL_RANK"] == "0", "which is the only one that it sees"
     assert first["WORLD_SIZE"] == second["WORLD_SIZE"] == "2"
     assert (first["MASTER_ADDR"], first["MASTER_PORT"]) == (second["MASTER_ADDR"], second["MASTER_PORT"])
 
