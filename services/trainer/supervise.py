@@ -36,7 +36,7 @@ def supervise(
 
     It is run once for each of `environments`, which are added to this process's own. The first of these children is the
     one that speaks and is asked to stop; of the others the log has errors alone. When it ends, or any of them fails,
-    all end, and that one's exit code is returned.
+    all end, with whatever they have started themselves, and that one's exit code is returned.
 
     `beat` is called every `beat_seconds` while they live. Once `stop` is true the first gets SIGTERM, and all get SIGKILL
     `grace_seconds` later."""
@@ -70,6 +70,7 @@ def _begin(command: list[str], output: Any, errors: Any, more: dict[str, str]) -
         stderr=errors,
         stdin=subprocess.DEVNULL,
         env=environment,
+        start_new_session=True,  # a group of its own, by which its own children are found
         preexec_fn=die_with_parent,
     )
 
@@ -81,6 +82,7 @@ def _outcome(children: list[subprocess.Popen[bytes]]) -> int | None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.kill()
-        child.wait()
+    """Kill it and its children, such as PyTorch's compilers: one that is left would hold memory and locks of its caches."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

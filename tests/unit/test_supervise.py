@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from services.trainer.supervise import supervise
 from tests.conftest import ROOT, wait_for
@@ -53,6 +54,13 @@ def test_the_first_alone_is_asked_to_stop(tmp_path: Path) -> None:
 def test_what_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
     deaf = "trap '' TERM; while :; do sleep 0.1; done"
     assert run(tmp_path, deaf, deaf, stop=0.5, grace=0.5)[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$"])
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    pid = tmp_path / "pid"
+    run(tmp_path, f"sleep 60 & echo $! > {pid}; {end}")
+    wait_for(lambda: not psutil.pid_exists(int(pid.read_text())), 5, "the grandchild's end")
 
 
 def test_the_log_has_what_the_first_says_and_the_errors_of_all(tmp_path: Path) -> None:
