@@ -16,6 +16,7 @@ def register(app: Flask) -> None:
         ("percent", percent),
         ("short", short),
         ("called", called),
+        ("measured", measured),
     ):
         app.add_template_filter(filter_, name)
 
@@ -72,6 +73,11 @@ def short(digest: str | None) -> str:
     return (digest or "")[:12]
 
 
+def measured(run: dict[str, Any]) -> str:
+    """What a benchmark measures: the model, or how many."""
+    return run["models"][0] if len(run["models"]) == 1 else f"{len(run['models'])} models"
+
+
 def called(run: dict[str, Any]) -> str:
     """What a person calls a run: the adapter it makes, or what it does to which."""
     match run["kind"]:
@@ -81,5 +87,7 @@ def called(run: dict[str, Any]) -> str:
             return f"{run['adapter']} against its base"
         case "fetch":
             return run["repository"]
+        case "benchmark":
+            return f"Speed of {measured(run)}"
         case _:
             return run["name"] or run["id"]

@@ -35,7 +35,7 @@ def list_() -> str:
         "state": lambda r: STATES.index(r["state"]),
         "name": lambda r: r["name"] or r["id"],
         "kind": lambda r: r["kind"],
-        "of": lambda r: r["dataset"] or r["adapter"] or r["repository"] or "",
+        "of": lambda r: r["dataset"] or r["adapter"] or r["repository"] or (r["models"] or [""])[0],
         "loss": lambda r: r["loss"],
         "time": seconds,
     }
@@ -115,7 +115,7 @@ def seconds(view: dict[str, Any]) -> float | None:
 
 def _words(item: dict[str, Any]) -> str:
     fields = ("id", "name", "dataset", "adapter", "repository", "recipe_name", "result", "encoding", "reason")
-    return " ".join(item[field] for field in fields if item[field])
+    return " ".join([*(item[field] for field in fields if item[field]), *(item["models"] or [])])
 
 
 def _others(run_id: str) -> list[dict[str, Any]]:
