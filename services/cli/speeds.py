@@ -14,7 +14,7 @@ def table(rows: Sequence[Row]) -> Table:
     """A line for each model and concurrency; what a model that failed was told stands under its name."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     grid.add_column("model", overflow="fold")
-    for name in ("at a time", "first token", "95 %", "tok/s each", "tok/s in all", "failed"):
+    for name in ("at a time", "first token", "95 % within", "tok/s each", "tok/s together", "tokens", "failed"):
         grid.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         name = f"{row['model']}\n  {row['error']}" if row.get("error") else row["model"]
@@ -30,7 +30,7 @@ def line(row: Row) -> str:
         f"{row['model']}, {row['concurrency']} at a time",
         f"first token {seconds(row.get('first_token'))}",
         f"{rate(row.get('tokens_per_second'))} tok/s each",
-        f"{rate(row.get('tokens_per_second_all'))} in all",
+        f"{rate(row.get('tokens_per_second_all'))} together",
     ]
     return " · ".join([*parts, *([f"{row['errors']} failed: {row['error']}"] if row.get("errors") else [])])
 
@@ -50,4 +50,10 @@ def rate(value: float | None) -> str:
 def _cells(row: Row) -> list[str]:
     times = [seconds(row.get(name)) for name in ("first_token", "first_token_p95")]
     rates = [rate(row.get(name)) for name in ("tokens_per_second", "tokens_per_second_all")]
-    return [show.number(row.get("concurrency")), *times, *rates, str(row["errors"]) if row.get("errors") else ""]
+    return [
+        show.number(row.get("concurrency")),
+        *times,
+        *rates,
+        show.number(row.get("answer_tokens")),
+        str(row["errors"]) if row.get("errors") else "",
+    ]

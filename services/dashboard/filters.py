@@ -17,6 +17,8 @@ def register(app: Flask) -> None:
         ("short", short),
         ("called", called),
         ("measured", measured),
+        ("brief", brief),
+        ("rate", rate),
     ):
         app.add_template_filter(filter_, name)
 
@@ -51,6 +53,18 @@ def span(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def brief(seconds: float | None) -> str:
+    """A short time: 0.0123 -> `12 ms`, 1.234 -> `1.23 s`."""
+    if seconds is None:
+        return "–"
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def rate(value: float | None) -> str:
+    """Tokens a second: one digit below a hundred."""
+    return number(value, 1 if value is not None and value < 100 else 0)
 
 
 def share(run: dict[str, Any]) -> float:

@@ -59,7 +59,7 @@ def benchmark(context: Context) -> None:
                 context.progress(done, steps)
     if not best[1]:
         raise Refused("None of the models answered. The table has the reason for each.")
-    context.event("published", name=f"up to {best[0]:,.0f} tokens a second ({best[1]})")
+    context.event("published", name=f"{best[0]:,.0f} tokens a second at most ({best[1]})")
 
 
 def wake(context: Context, asked: Asked, model: str, prompt: list[int]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class NoAnswer(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """When an answer was asked for, when its first and its last text came (seconds of a clock), and its tokens."""
+    """When an answer was asked for, when its first text came and when it ended (seconds of a clock), and its tokens."""
 
     asked: float
     first: float
@@ -33,10 +33,11 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
     """One greedy answer of up to `tokens` tokens to a prompt of token ids, by `POST /v1/completions`.
 
     Tokens are counted by the server, whose `usage` is the stream's last chunk: a chunk of text may hold several, or a part
-    of one. `check` is called with every line and may raise. Raises NoAnswer."""
+    of one, and the token that ends an answer has none. `check` is called with every line and may raise. Raises NoAnswer."""
     options = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
     body = {"model": model, "prompt": prompt, "max_tokens": tokens, **options}
-    asked, moments, usage = time.monotonic(), [], None
+    asked = last = time.monotonic()
+    first = usage = None
     try:
         with client.stream("POST", "/v1/completions", json=body) as response:
             if response.is_error:
@@ -50,20 +51,22 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
                 chunk = json.loads(line.removeprefix("data: "))
                 if "error" in chunk:
                     raise NoAnswer(chunk["error"]["message"], chunk["error"].get("code"))
-                if any(choice.get("text") for choice in chunk["choices"]):
-                    moments.append(moment)
+                if chunk["choices"]:
+                    last = moment
+                if first is None and any(choice.get("text") for choice in chunk["choices"]):
+                    first = moment
                 usage = chunk.get("usage") or usage
             sha256 = response.headers.get("X-Tandem-SHA256")
     except httpx.HTTPError as error:
         raise NoAnswer(f"The inference server does not answer ({error or type(error).__name__}).") from error
-    if not usage or not moments:
-        raise NoAnswer("The answer broke off." if not usage else "The answer was empty.")
-    return Answer(asked, moments[0], moments[-1], usage["completion_tokens"], sha256)
+    if usage is None:
+        raise NoAnswer("The answer broke off.")
+    return Answer(asked, first or last, last, usage["completion_tokens"], sha256)
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, float]:
     """What answers that were made at the same time come to, by the names of `Speed`: times in seconds, rates in tokens a
-    second. An answer's own rate is that of the tokens after its first; who has one token alone has none."""
+    second. An answer's own rate is that of the tokens after its first."""
     if not answers:
         return {}
     waits = [answer.first - answer.asked for answer in answers]
