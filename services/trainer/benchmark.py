@@ -102,9 +102,11 @@ def level(asked: Asked, prompts: Iterator[list[int]], tokens: int, concurrency: 
 def counting(encoder: Encoder, tokens: int, seed: int) -> Iterator[list[int]]:
     """Prompts of `tokens` token ids each, in which an answer that counts has been begun, so that it goes on for long.
 
-    Each counts from another number, which stands near its beginning: no server has it in a cache."""
-    for number in itertools.count(100_000 + seed % 800_000):
-        question = [*_message("user", f"Count on from {number}, without an end."), _special("<|end|>")]
+    They are the same in every run but for a number at their head, which follows from `seed`: by it no server has one of them
+    in a cache, where prompts are found by how they begin."""
+    for number in itertools.count(100_000):
+        head = f"{(seed + number) % 900_000 + 100_000}. Count on from {number}, without an end."
+        question = [*_message("user", head), _special("<|end|>")]
         answer = _message("assistant", ", ".join(str(number + n) for n in range(tokens)), "final")
         yield encoder.encode([*question, *answer])[:tokens]
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import httpx
@@ -174,10 +174,11 @@ def test_a_run_that_is_cancelled_stops_in_the_middle_of_its_answers(context: Con
 
 
 def test_every_prompt_has_its_length_and_is_new_to_a_cache(encoder: Encoder) -> None:
-    prompts = benchmark.counting(encoder, 64, seed=5)
-    found = [next(prompts) for _ in range(20)]
+    found = [ids for seed in (5, 1_000) for ids in islice(benchmark.counting(encoder, 64, seed), 20)]
     assert {len(ids) for ids in found} == {64}
-    assert len({tuple(ids[:12]) for ids in found}) == 20
-    assert encoder.decode(found[0]).startswith("<|start|>user<|message|>Count on from 100005")
-    assert encoder.decode(found[0]).rpartition("<|message|>")[2].startswith("100005, 100006, 100007")
+    assert len({tuple(ids[:5]) for ids in found}) == 40
+    one, other = encoder.decode(found[0]), encoder.decode(found[20])
+    assert one.startswith("<|start|>user<|message|>200005. Count on from 100000")
+    assert one.rpartition("<|message|>")[2].startswith("100000, 100001, 100002")
+    assert one.partition(".")[2] == other.partition(".")[2]
     assert len(next(benchmark.counting(encoder, 32, seed=5))) == 32
