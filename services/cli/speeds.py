@@ -14,11 +14,13 @@ def table(rows: Sequence[Row]) -> Table:
     """A line for each model and concurrency; what a model that failed was told stands under its name."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     grid.add_column("model", overflow="fold")
-    for name in ("at a time", "first token", "95 % within", "tok/s each", "tok/s together", "tokens", "failed"):
+    for name in ("at a\ntime", "first\ntoken", "95 %\nwithin", "tok/s\neach", "tok/s\ntogether", "tokens"):
         grid.add_column(name, justify="right", no_wrap=True)
+    if any(row.get("errors") for row in rows):
+        grid.add_column("failed", justify="right", no_wrap=True)
     for row in rows:
         name = f"{row['model']}\n  {row['error']}" if row.get("error") else row["model"]
-        grid.add_row(show.safe(name), *_cells(row))
+        grid.add_row(show.safe(name), *_cells(row)[: len(grid.columns) - 1])
     return grid
 
 

@@ -48,16 +48,18 @@ def benchmark(context: Context) -> None:
                 row |= wake(context, asked, model, next(prompts))
             except NoAnswer as refusal:
                 context.log(f"{model} does not answer: {refusal}")
-                context.event("speed", **row, error=str(refusal))
-            for concurrency in job.concurrency:
-                if "loading" in row:
-                    context.log(f"{model}, {concurrency} at a time.")
-                    found = level(asked, prompts, job.tokens, concurrency)
-                    context.event("speed", **row, concurrency=concurrency, **found)
-                    best = max(best, (found.get("tokens_per_second_all", 0.0), model))
-                done += 1
+                done += len(job.concurrency)
+                context.event("speed", step=done, steps=steps, **row, error=str(refusal))
                 context.progress(done, steps)
-    if not best[1]:
+                continue
+            for concurrency in job.concurrency:
+                context.log(f"{model}, {concurrency} at a time.")
+                found = level(asked, prompts, job.tokens, concurrency)
+                best = max(best, (found.get("tokens_per_second_all", 0.0), model))
+                done += 1
+                context.event("speed", step=done, steps=steps, **row, concurrency=concurrency, **found)
+                context.progress(done, steps)
+    if not best[0]:
         raise Refused("None of the models answered. The table has the reason for each.")
     context.event("published", name=f"{best[0]:,.0f} tokens a second at most ({best[1]})")
 

@@ -159,10 +159,12 @@ def test_a_model_that_cannot_answer_is_told_in_its_row_and_fails_no_other(server
 
 def test_a_run_fails_when_no_model_answers(server: Server, context: Context) -> None:
     missing = (404, {"error": {"message": "There is no such model.", "code": "model_not_found"}})
-    server.refusals = {model: [missing] for model in context.spec.job.models or ()}
+    warm_up = server.stream({"max_tokens": 8, "prompt": [1]})
+    server.refusals = {"shop@v1": [missing], "shop-v1-MXFP4.gguf": [warm_up, *[missing] * 6]}
     with pytest.raises(Refused, match="None of the models answered"):
         benchmark.benchmark(context)
-    assert [row["error"] for row in speeds(context)] == ["There is no such model."] * 2
+    assert [row["error"] for row in speeds(context)] == ["There is no such model."] * 3
+    assert [row["step"] for row in speeds(context)] == [2, 3, 4]
 
 
 def test_a_run_that_is_cancelled_stops_in_the_middle_of_its_answers(context: Context) -> None:

@@ -78,7 +78,7 @@ def test_rows_are_told_as_they_come_and_all_of_them_at_the_end(run):
 def test_in_a_terminal_the_table_fills_in_place(run, monkeypatch):
     monkeypatch.setattr(show.out, "_force_terminal", True)
     said = run("bench")
-    assert said.count("tok/s together") >= 1 and "did not answer" not in said
+    assert "together" in said and "did not answer" not in said
     assert re.search(r"shop@v1 .*16.*1\.23 s", said) and "Prompts of 128 tokens" in said
 
 
