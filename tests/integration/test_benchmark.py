@@ -1,10 +1,12 @@
 """A benchmark from the job that is asked for to the page that shows it, over the tiny model's real servers."""
 
 import re
+import time
 from typing import Any
 
 import pytest
 
+from services.dashboard.views import speed_view
 from shared import registry, runs
 from shared.schemas import Job
 from shared.settings import Settings
@@ -82,6 +84,24 @@ def test_speed_compares_what_was_measured_at_the_same_setting(api: Api) -> None:
     assert "chats@v1 50 ms 80 ms 120 120 +20 %" in page
     assert "chats@v1 50 ms 80 ms 400 400 –" in text(api, "/runs/speed?at=16")
     assert "Speed of chats@v1" in text(api, "/runs?kind=benchmark&q=chats")
+
+
+def test_models_of_one_run_stand_at_one_moment_of_the_curves_over_time(api: Api) -> None:
+    measured(api, "benchmark-1", 1, 100.0)
+    base = {"model": BASE, "prompt_tokens": 128, "tokens": 128, "concurrency": 1, "answered": 8, "answer_tokens": 128.0}
+    time.sleep(1.1)  # the moment is in whole seconds
+    runs.append_event(api.store, "benchmark-1", "speed", **base, tokens_per_second_all=90.0)
+    rows = speed_view.history(api.store)
+    [chart, *_] = speed_view.by_date(rows, ["chats@v1", BASE])
+    assert len(chart["x"]) == 1 and chart["lines"] == [[100.0], [90.0]]
+
+
+def test_answers_of_another_length_are_not_compared(api: Api) -> None:
+    measured(api, "benchmark-1", 1, 100.0)
+    measured(api, "benchmark-2", 1, 50.0)
+    rows = speed_view.history(api.store)
+    assert speed_view.latest(rows)[0][1] == -0.5
+    assert speed_view.latest([{**rows[0], "answer_tokens": 30.0}, rows[1]])[0][1] is None
 
 
 def test_the_page_of_a_benchmark_shows_what_is_there_and_what_is_to_come(api: Api) -> None:

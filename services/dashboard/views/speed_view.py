@@ -18,7 +18,7 @@ FIGURES = {
     "tokens_per_second": "Tokens per second of each answer",
     "first_token": "Seconds to the first token",
 }
-Row = dict[str, Any]  # what `Speed` has; of a history, with the `run` that measured it
+Row = dict[str, Any]  # what `Speed` has; of a history, with the `run` that measured it, and when that `began`
 
 
 class Setting(NamedTuple):
@@ -66,7 +66,7 @@ def history(store: Store) -> list[Row]:
     for run_id in islice(_benchmarks(store), RUNS):
         told = [Speed.model_validate(event).model_dump() for event in runs.all_events(store, run_id, "speed")]
         last = {(row["model"], row["concurrency"]): row for row in told if row["answered"]}  # of several attempts
-        rows += [{**row, "run": run_id} for row in last.values()]
+        rows += [{**row, "run": run_id, "began": told[0]["time"]} for row in last.values()]
     return rows
 
 
@@ -84,7 +84,7 @@ def latest(rows: list[Row]) -> list[tuple[Row, float | None]]:
 
 
 def by_date(rows: list[Row], models: list[str]) -> list[dict[str, Any]]:
-    """The charts of rows of one setting: each figure of each model by when it was measured, in Unix seconds."""
+    """The charts of rows of one setting: each figure of each model by when its run began to measure, in Unix seconds."""
     times = sorted({_moment(row) for row in rows})
     place = {moment: at for at, moment in enumerate(times)}
     charts = []
@@ -110,4 +110,4 @@ def _gain(row: Row, before: Row) -> float | None:
 
 
 def _moment(row: Row) -> int:
-    return int(datetime.fromisoformat(row["time"]).timestamp())
+    return int(datetime.fromisoformat(row["began"]).timestamp())
