@@ -1,20 +1,20 @@
 """The queue: Celery's settings, each with its reason, the names of the tasks, and how a job is submitted."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import redis
 from celery import Celery
 from celery.result import denied_join_result
 from kombu.exceptions import OperationalError
 
-from shared import cache, recipes, registry, runs
+from shared import cache, recipes, registry, runs, speed
 from shared.recipes import RecipeError
-from shared.schemas import Job, Kind, Recipe, RunSpec
+from shared.schemas import NOT_SERVED, Job, Kind, Recipe, RunSpec
 from shared.settings import Settings
 from shared.store import Store, check_name, free_bytes
 
-KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "fetch")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class QueueUnreachable(ConnectionError):
@@ -65,10 +65,9 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
             f"Only {free_bytes(store.root) >> 20} MiB are free under {store.root}; a run needs at least "
             f"{settings.min_free_bytes >> 20} MiB. Delete exports or checkpoints that are not needed."
         )
-    required = {"train": ["dataset"], "evaluate": ["adapter"], "export": ["adapter"], "fetch": ["repository"]}[kind]
-    for field in required:
-        if not getattr(job, field):
-            raise JobRefused(f"A job of the kind {kind!r} needs {field!r}.")
+    needs = {"train": "dataset", "evaluate": "adapter", "export": "adapter", "fetch": "repository"}
+    if kind in needs and not getattr(job, needs[kind]):
+        raise JobRefused(f"A job of the kind {kind!r} needs {needs[kind]!r}.")
     if job.action != "fetch":
         _check_action(settings, store, kind, job)
     changes: dict[str, Any] = {}
@@ -83,6 +82,8 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
         name = job.name or str(changes["dataset"]).partition("@")[0]
         kind_of = registry.dataset_card(store, str(changes["dataset"]))["kind"]
         changes |= {"name": check_name(name, "adapter"), "recipe": job.recipe or recipes.FOR_KIND[kind_of]}
+    if kind == "benchmark":
+        changes |= _benchmark(settings, store, job)
     if kind == "export":
         changes["encoding"] = job.encoding or "MXFP4"
     if kind == "evaluate" and not job.dataset:
@@ -99,6 +100,26 @@ def prepare(settings: Settings, store: Store, kind: Kind, job: Job) -> tuple[Job
         recipe = recipe.model_copy(update={"base_model": settings.base_model})
     _check_kind(store, job, recipe, f"The recipe {job.recipe}")
     return job, recipe
+
+
+def _benchmark(settings: Settings, store: Store, job: Job) -> dict[str, Any]:
+    """What a benchmark asks, each model by its own name and once. Raises NotFound, or JobRefused for what cannot answer."""
+    asked = [registry.resolve(store, name, settings.base_model) for name in job.models or speed.usual(settings, store)]
+    for target in asked:
+        if target.kind == "export" and (card := registry.export_card(store, target.name)).encoding in NOT_SERVED:
+            raise JobRefused(f"{card.file} ({card.encoding}) is not served here. Measure its adapter {card.adapter}.")
+    tokens, prompt_tokens = job.tokens or speed.TOKENS, job.prompt_tokens or speed.PROMPT_TOKENS
+    if tokens + prompt_tokens > settings.context_tokens:
+        raise JobRefused(
+            f"{prompt_tokens:,} tokens of prompt and {tokens:,} of answer are more than the {settings.context_tokens:,} that "
+            "the servers take (TANDEM_CONTEXT_TOKENS). Ask for fewer."
+        )
+    return {
+        "models": list(dict.fromkeys(target.name for target in asked)),
+        "concurrency": sorted(set(job.concurrency or speed.CONCURRENCY)),
+        "tokens": tokens,
+        "prompt_tokens": prompt_tokens,
+    }
 
 
 def _check_kind(store: Store, job: Job, recipe: Recipe, who: str) -> None:

@@ -1,11 +1,11 @@
 """The nouns: what a recipe, a run, an adapter and an export are, with the bounds of each value."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = Literal["train", "evaluate", "export", "fetch"]
+Kind = Literal["train", "evaluate", "export", "fetch", "benchmark"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Method = Literal["sft", "dpo", "text"]
 DataKind = Literal["conversations", "preferences", "text"]
@@ -170,6 +170,17 @@ class Job(Strict):
     repository_type: Literal["model", "dataset"] = "model"
     revision: str | None = Field(None, description="branch, tag or commit of the repository")
     action: Action = Field("fetch", description="of a fetch: what to do with the repository in the Hugging Face cache")
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="of a benchmark: base, adapters, aliases, exports; by default one of each that answers now",
+    )
+    concurrency: list[Annotated[int, Field(ge=1, le=128)]] | None = Field(
+        None, min_length=1, max_length=8, description="of a benchmark: requests at a time; by default 1, 4 and 16"
+    )
+    tokens: int | None = Field(None, ge=2, le=4096, description="of a benchmark: most tokens of an answer")
+    prompt_tokens: int | None = Field(None, ge=32, le=131072, description="of a benchmark: tokens of each prompt")
 
 
 class RunSpec(Strict):

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from services.cli import show
+from services.cli import show, speeds
 from services.cli.client import Client, Failure, part
 from services.cli.story import Story
 
@@ -78,7 +78,7 @@ def _live(client: Client, run_id: str, told: Story) -> None:
             trouble = ""
             if told.steps is None and event["type"] == "metric":
                 told.steps = client.get(f"/runs/{part(run_id)}").get("steps")
-            if (text := told.take(event)) and event["type"] != "status":
+            if (text := told.take(event)) and event["type"] not in ("status", "speed"):
                 live.console.print(show.safe(text), style="yellow" if event["type"] in ("warning", "error") else "dim")
 
 
@@ -96,4 +96,5 @@ def _display(run_id: str, told: Story, trouble: str) -> Group:
         ProgressBar(total=told.steps or 1, completed=told.step if told.steps else 0, pulse=waiting),
         steps + (f" · {show.span(left)} left" if left is not None and told.state == "running" else ""),
     )
-    return Group(head, row, Text(told.figures() or " "), *([Text(trouble, style="yellow")] if trouble else []))
+    below = speeds.table(told.rows) if told.rows else Text(told.figures() or " ")
+    return Group(head, row, below, *([Text(trouble, style="yellow")] if trouble else []))

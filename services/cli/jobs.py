@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.syntax import Syntax
 
-from services.cli import follow, show, story
+from services.cli import follow, show, speeds, story
 from services.cli.client import Client, part
 from services.cli.context import Follow, Json, Limit, Set, api, overrides
 
@@ -65,7 +65,7 @@ def fetch(
 def jobs(
     ctx: typer.Context,
     state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
-    kind: Annotated[str | None, typer.Option(help="train, evaluate, export or fetch.")] = None,
+    kind: Annotated[str | None, typer.Option(help="train, evaluate, export, fetch or benchmark.")] = None,
     limit: Limit = 20,
     json: Json = False,
 ) -> None:
@@ -82,7 +82,7 @@ def jobs(
             (
                 run["id"],
                 show.state(run["state"]),
-                run.get("dataset") if run["kind"] == "train" else run.get("adapter") or run.get("repository"),
+                _of(run),
                 _steps(run),
                 show.loss(run.get("loss")),
                 show.age(run["created"]),
@@ -121,6 +121,9 @@ def show_(ctx: typer.Context, run_id: Id, json: Json = False) -> None:
         if values:
             show.out.print(f"\n{title}", style="dim")
             show.facts(show.flat(values))
+    if run.get("speed"):
+        show.out.print()
+        show.out.print(speeds.table(run["speed"]))
 
 
 @app.command()
@@ -147,10 +150,7 @@ def queue(ctx: typer.Context, json: Json = False) -> None:
         return
     show.table(
         ["#", "!job", "of", "!queued"],
-        [
-            (i["position"], i["id"], i.get("dataset") or i.get("adapter") or i.get("repository"), show.age(i["queued"]))
-            for i in items
-        ],
+        [(i["position"], i["id"], _of(i), show.age(i["queued"])) for i in items],
         "Nothing waits.",
     )
 
@@ -233,6 +233,12 @@ def _figures(values: dict[str, Any]) -> tuple[str, ...]:
 
 def _steps(run: dict[str, Any]) -> str:
     return f"{run.get('step') or 0:,}/{run['steps']:,}" if run.get("steps") else "–"
+
+
+def _of(run: dict[str, Any]) -> str | None:
+    return (
+        run.get("dataset") or run.get("adapter") or run.get("repository") or ", ".join(run.get("models") or []) or None
+    )
 
 
 def _sections(run: dict[str, Any]) -> dict[str, dict[str, Any] | None]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from services.cli import adapters, aliases, datasets, doctor, jobs, keys, sweeps, talk
+from services.cli import adapters, aliases, bench, datasets, doctor, jobs, keys, sweeps, talk
 from services.cli.client import Failure
 from services.cli.context import DEFAULT_URL, Connection
 from services.cli.show import err, safe
@@ -66,6 +66,7 @@ app.command()(jobs.logs)
 app.command()(jobs.recipes)
 app.command()(jobs.fetch)
 app.command()(adapters.evaluate)
+app.command()(bench.bench)
 app.add_typer(adapters.app, name="adapters")
 app.command()(adapters.export)
 app.add_typer(adapters.exports_app, name="exports")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.cli import show
+from services.cli import show, speeds
 
 WINDOW = 20  # points over which the time for a step is averaged
 
@@ -23,6 +23,7 @@ class Story:
     validation: float | None = None
     speed: float | None = None
     result: str | None = None
+    rows: list[Mapping[str, Any]] = field(default_factory=list)  # what a benchmark has measured
     points: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def take(self, event: Mapping[str, Any]) -> str | None:
@@ -35,7 +36,11 @@ class Story:
         if kind == "status":
             self.state, self.reason = event.get("state") or self.state, event.get("reason")
             self.result = event.get("result") or self.result
+            if self.state == "running":  # a new attempt measures anew
+                self.rows.clear()
             self.points.clear()  # the time between two attempts is no time for a step
+        if kind == "speed":
+            self.rows.append(event)
         return line(event)
 
     def _point(self, event: Mapping[str, Any]) -> None:
@@ -87,6 +92,8 @@ def line(event: Mapping[str, Any]) -> str | None:
         return f"published {event.get('name')}"
     if kind == "warning":
         return f"warning: {event.get('text')}"
+    if kind == "speed":
+        return speeds.line(event)
     if kind == "error":
         return f"error: {event.get('reason') or event.get('text')}"
     return event.get("text")

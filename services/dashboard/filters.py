@@ -16,6 +16,9 @@ def register(app: Flask) -> None:
         ("percent", percent),
         ("short", short),
         ("called", called),
+        ("measured", measured),
+        ("brief", brief),
+        ("rate", rate),
     ):
         app.add_template_filter(filter_, name)
 
@@ -52,6 +55,18 @@ def span(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def brief(seconds: float | None) -> str:
+    """A short time: 0.0123 -> `12 ms`, 1.234 -> `1.23 s`."""
+    if seconds is None:
+        return "–"
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def rate(value: float | None) -> str:
+    """Tokens a second: one digit below a hundred."""
+    return number(value, 1 if value is not None and value < 100 else 0)
+
+
 def share(run: dict[str, Any]) -> float:
     """How much of a run's steps is done, from 0 to 1."""
     return min(1.0, run["step"] / run["steps"]) if run["steps"] else 0.0
@@ -72,6 +87,11 @@ def short(digest: str | None) -> str:
     return (digest or "")[:12]
 
 
+def measured(run: dict[str, Any]) -> str:
+    """What a benchmark measures: the model, or how many."""
+    return run["models"][0] if len(run["models"]) == 1 else f"{len(run['models'])} models"
+
+
 def called(run: dict[str, Any]) -> str:
     """What a person calls a run: the adapter it makes, or what it does to which."""
     match run["kind"]:
@@ -81,5 +101,7 @@ def called(run: dict[str, Any]) -> str:
             return f"{run['adapter']} against its base"
         case "fetch":
             return run["repository"]
+        case "benchmark":
+            return f"Speed of {measured(run)}"
         case _:
             return run["name"] or run["id"]

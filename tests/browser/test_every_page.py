@@ -13,7 +13,7 @@ SENT = """performance.getEntriesByType("resource").concat(performance.getEntries
     .filter(entry => !entry.name.includes("uPlot")).reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
 PAGES = (
     "/", "/chat", "/datasets", "/datasets/{dataset}", "/datasets/{dataset}/rows", "/datasets/{dataset}/rejected",
-    "/datasets/{dataset}/tokens", "/datasets/mix", "/runs", "/runs/new", "/runs/sweeps", "/runs/sweeps/new", "/runs/{run}",
+    "/datasets/{dataset}/tokens", "/datasets/mix", "/runs", "/runs/new", "/runs/sweeps", "/runs/sweeps/new", "/runs/speed", "/runs/{run}",
     "/runs/compare?run={run}", "/adapters",
     "/adapters/{adapter}", "/adapters/{adapter}/compare", "/adapters/aliases/production", "/exports", "/exports/{export}", "/queue",
     "/system", "/system/disk", "/system/cache", "/system/settings", "/keys",

@@ -35,12 +35,13 @@ def test_a_run_that_loads_a_model_needs_the_gpu(settings: Settings, store: Store
     [
         {"busy": None, "kind": None},
         {"kind": "fetch"},
+        {"kind": "benchmark"},
         {"gpus": [{"uuid": "GPU-2"}]},
         {"gpus": []},
         {"silent": 60},
         {"uses": 1},
     ],
-    ids=["idle", "fetches", "another GPU", "no GPU", "silent", "the first GPU alone"],
+    ids=["idle", "fetches", "measures the server itself", "another GPU", "no GPU", "silent", "the first GPU alone"],
 )
 def test_nobody_needs_it_otherwise(settings: Settings, store: Store, worker, fields: dict) -> None:
     worker(**fields)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, computed_field
 
 from shared.schemas import Action, AdapterCard, ExportCard, Kind, RunSpec, State
+from shared.speed import Speed
 from shared.sweep_schemas import SweepSpec, SweepTrial
 
 ProblemType = Literal[
@@ -117,6 +118,7 @@ class RunItem(BaseModel):
     adapter: str | None
     encoding: str | None
     repository: str | None
+    models: list[str] | None = Field(None, description="of a benchmark: what it measures")
     action: Action | None = Field(description="of a fetch: what was to be done with the repository")
     state: State
     step: int
@@ -164,6 +166,7 @@ class Run(RunItem):
     stop_requested: bool
     checkpoints: list[Checkpoint]
     warnings: list[dict[str, Any]]
+    speed: list[Speed] = Field(default_factory=list, description="what a benchmark has measured so far")
     data: dict[str, Any] | None
     trainable: dict[str, Any] | None
     proof: dict[str, Any] | None

@@ -10,7 +10,7 @@ from services.dashboard.api import recipes as recipe_views
 from services.dashboard.context import store
 from services.dashboard.listing import listing
 from services.dashboard.pages import queue
-from services.dashboard.views import run_view, sweep_view, verdict
+from services.dashboard.views import run_view, speed_view, sweep_view, verdict
 from services.dashboard.views.told import told
 from shared import recipes
 from shared.queue import KINDS
@@ -35,7 +35,7 @@ def list_() -> str:
         "state": lambda r: STATES.index(r["state"]),
         "name": lambda r: r["name"] or r["id"],
         "kind": lambda r: r["kind"],
-        "of": lambda r: r["dataset"] or r["adapter"] or r["repository"] or "",
+        "of": lambda r: r["dataset"] or r["adapter"] or r["repository"] or (r["models"] or [""])[0],
         "loss": lambda r: r["loss"],
         "time": seconds,
     }
@@ -70,6 +70,8 @@ def run(run_id: str) -> str:
         others=_others(run_id) if view["kind"] == "train" and "HX-Request" not in request.headers else [],
         first_example=_first_example(run_id),
         changed=_changed(view),
+        plan=speed_view.planned(view) if view["kind"] == "benchmark" else [],
+        charts=speed_view.by_concurrency(view) if view["kind"] == "benchmark" else [],
         written=sweep_view.value,
     )
 
@@ -115,7 +117,7 @@ def seconds(view: dict[str, Any]) -> float | None:
 
 def _words(item: dict[str, Any]) -> str:
     fields = ("id", "name", "dataset", "adapter", "repository", "recipe_name", "result", "encoding", "reason")
-    return " ".join(item[field] for field in fields if item[field])
+    return " ".join([*(item[field] for field in fields if item[field]), *(item["models"] or [])])
 
 
 def _others(run_id: str) -> list[dict[str, Any]]:

@@ -28,11 +28,16 @@ export async function call(method, url, body, options = {}) {
 }
 
 // A form's values as the API takes them: numbers and yes/no by the kind of their field, empty ones left out, and
-// "overrides.steps" as a value inside another.
+// "overrides.steps" as a value inside another. Boxes of one name that ends in "[]" are a list of those that are ticked.
 export function values(form) {
   const found = {};
   for (const field of form.elements) {
     if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
+    if (field.name.endsWith("[]")) {
+      const list = (found[field.name.slice(0, -2)] ??= []);
+      if (field.checked) list.push("number" in field.dataset ? Number(field.value) : field.value);
+      continue;
+    }
     let value = field.value;
     if (field.type === "checkbox") value = field.checked;
     else if (value === "") continue;

@@ -3,7 +3,7 @@
 import { bytes } from "./api.js";
 import { joined, KEYS, smoothed } from "./points.js";
 
-const plain = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value < 100 ? String(+value.toPrecision(3)) : Math.round(value).toLocaleString("en"));
+export const plain = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value < 100 ? String(+value.toPrecision(3)) : Math.round(value).toLocaleString("en"));
 export const COLUMNS = {
   loss: { name: "Loss", write: (v) => v.toFixed(v < 0.1 ? 4 : 3) },
   validation_loss: { name: "Validation", write: (v) => v.toFixed(v < 0.1 ? 4 : 3) },
@@ -20,6 +20,16 @@ const SMALL = ["reward_margin", "reward_accuracy", "learning_rate", "grad_norm",
 const VALIDATION = { dash: [5, 4], width: 1.5 };
 const WAIT = 150; // milliseconds: what comes in between is drawn at once
 
+// A canvas knows no variables of CSS: what they come to inside `place` is read off an element.
+export function colours(place) {
+  const probe = document.createElement("i");
+  place.append(probe);
+  const read = (name) => { probe.className = name; return getComputedStyle(probe).color; };
+  const found = { quiet: read("ink-quiet"), line: read("ink-line"), ground: read("ink-ground"), text: read("ink-text"), series: [...Array(8).keys()].map((i) => read(`series-${i}`)) };
+  probe.remove();
+  return found;
+}
+
 export class Charts {
   // `view` is {smooth, log, from, to}; `told(index)` says where the cursor is, `zoomed()` that `view` has changed.
   constructor(large, small, view, told, zoomed) {
@@ -28,7 +38,7 @@ export class Charts {
     this.plots = [];
     this.shape = "";
     new ResizeObserver(() => this.#size()).observe(large.parentElement);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.#colours(); this.draw(); });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.colour = colours(this.large); this.draw(); });
     large.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("pointerup", () => setTimeout(() => this.draw(), 0));
   }
@@ -68,7 +78,7 @@ export class Charts {
   #build(keys) {
     this.plots.forEach((plot) => plot.destroy());
     this.large.hidden = this.small.hidden = false;
-    this.#colours();
+    this.colour = colours(this.large);
     this.small.replaceChildren(...keys.map((key) => {
       const box = document.createElement("div");
       Object.assign(box, { className: "chart" });
@@ -166,15 +176,6 @@ export class Charts {
       const width = plot.root.parentElement.clientWidth;
       if (width && width !== plot.width) plot.setSize({ width, height: plot.height });
     }
-  }
-
-  // A canvas knows no variables of CSS: what they come to is read off elements.
-  #colours() {
-    const probe = document.createElement("i");
-    this.large.append(probe);
-    const read = (name) => { probe.className = name; return getComputedStyle(probe).color; };
-    this.colour = { quiet: read("ink-quiet"), line: read("ink-line"), ground: read("ink-ground"), text: read("ink-text"), series: [...Array(8).keys()].map((i) => read(`series-${i}`)) };
-    probe.remove();
   }
 
   #key(event) {

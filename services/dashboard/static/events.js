@@ -2,7 +2,7 @@
 import { call } from "./api.js";
 import { fresh, stale } from "./app.js";
 
-const TYPES = ["metric", "status", "checkpoint", "warning", "log", "data", "trainable", "proof", "evaluation", "parity", "published"];
+const TYPES = ["metric", "status", "checkpoint", "warning", "log", "data", "trainable", "proof", "evaluation", "parity", "speed", "published"];
 const PATIENCE = 4000; // milliseconds without a stream, then it is asked by page
 const ASK = 3000;
 const ASKS = 5; // pages, then a stream is tried again

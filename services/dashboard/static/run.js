@@ -23,7 +23,7 @@ function take(event) {
     return;
   }
   if (event.type === "status" && event.step && !curves?.own[0].resumed.includes(event.step)) curves?.own[0].resumed.push(event.step);
-  if (["status", "warning", "error", "checkpoint"].includes(event.type)) refresh();
+  if (["status", "warning", "error", "checkpoint", "speed"].includes(event.type)) refresh();
 }
 
 // Resumed in another tab: this one begins again.

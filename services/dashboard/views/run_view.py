@@ -11,6 +11,7 @@ from typing import Any
 from services.dashboard.views.told import told
 from shared import runs
 from shared.schemas import Status
+from shared.speed import Speed
 from shared.store import NotFound, Store, read_json
 
 FIELDS = ("state", "step", "steps", "loss", "reason", "result", "queued", "started", "ended", "attempt")
@@ -48,7 +49,7 @@ def item(store: Store, run_id: str) -> dict[str, Any]:
 def line(spec: dict[str, Any], status: Status) -> dict[str, Any]:
     """A run's spec, as it is in the file, and its status in one flat object."""
     job = spec["job"]
-    named = {key: job.get(key) for key in ("name", "dataset", "adapter", "encoding", "repository")}
+    named = {key: job.get(key) for key in ("name", "dataset", "adapter", "encoding", "repository", "models")}
     named |= {
         "recipe_name": job.get("recipe"),
         "action": job.get("action", "fetch") if spec["kind"] == "fetch" else None,
@@ -73,6 +74,7 @@ def detail(store: Store, run_id: str) -> dict[str, Any]:
         "stop_requested": runs.stop_requested(store, run_id),
         "checkpoints": list(_checkpoints(store.run(run_id) / "checkpoints")),
         "warnings": story.warnings,
+        "speed": [Speed.model_validate(row).model_dump() for row in story.rows],
         **{name: event and {k: v for k, v in event.items() if k != "type"} for name, event in last.items()},
     }
 
@@ -170,6 +172,7 @@ class _Thinned:
 def _matches(spec: dict[str, Any], kind: str | None, q: str) -> bool:
     job = spec["job"]
     words = [spec["id"], *(job.get(key) for key in ("name", "dataset", "adapter", "repository", "recipe"))]
+    words += job.get("models") or []
     return kind in (None, spec["kind"]) and (not q or any(q in word.lower() for word in words if word))
 
 

@@ -37,6 +37,7 @@ class Told:
     validations: list[tuple[int, float]] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)  # the first tokens per second, without the first step's
     speed: deque[float] = field(default_factory=lambda: deque(maxlen=LATE))
+    rows: list[dict[str, Any]] = field(default_factory=list)  # `speed` events of the attempt in hand
     memory: int | None = None  # bytes, of the GPU that has most
     gpus: int = 1
     paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=PACES))  # (Unix seconds, step)
@@ -84,10 +85,14 @@ class Told:
         kind = event["type"]
         if kind == "warning":
             self.warnings.append(event)
+        elif kind == "speed":
+            self.rows.append(event)
         elif kind == "halved":
             self.halved += 1
         elif kind == "checkpoint":
             self.saved[event["step"]] = event["time"]
+        elif kind == "status" and event.get("state") == "running" and "step" not in event:  # a new attempt
+            self.rows.clear()
         elif kind == "status" and "step" in event:
             self.paces.clear()
             self.gpus = event.get("gpus", 1)

@@ -88,11 +88,21 @@ def _done(run: dict[str, Any], story: Told) -> Verdict:
         return Verdict(
             "good" if better else "bad", "The adapter is better" if better else "The adapter is not better", text
         )
+    if run["kind"] == "benchmark":
+        return _measured(run)
     parity = story.last.get("parity")
     if run["kind"] == "export" and parity:
         text = f"The export chooses the adapter's token in {parity['top1']:.1%} of the cases".replace("%", " %")
         return Verdict("good", "Done", f"{text}, on {parity['prompts']} prompts.")
     return Verdict("good", "Done", "")
+
+
+def _measured(run: dict[str, Any]) -> Verdict:
+    away = list(dict.fromkeys(row["model"] for row in run["speed"] if row["error"]))
+    if away:
+        said = f"{run['result']}. Of {' and '.join(away)} not every request was answered: the table has the reason."
+        return Verdict("busy", "Done, but not all answered", said, "Put right what it names, then run it again.")
+    return Verdict("good", "Done", f"{run['result']}.")
 
 
 def halved(run: dict[str, Any], story: Told) -> str:
