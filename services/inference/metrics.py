@@ -73,7 +73,7 @@ def tokens(model: Kind, count: int, seconds: float, *, first: bool) -> None:
 def ended(outcome: Outcome, generation: "Generation | None", seconds: float) -> None:
     """A request ended after `seconds`."""
     REQUESTS.labels(generation.kind if generation else "none", outcome).inc()
-    if generation is not None:
+    if generation is not None and generation.tokens:
         PROMPT.labels(generation.kind).inc(len(generation.prompt))
         if outcome == "ok":
             LATENCY.labels(generation.kind).observe(seconds)

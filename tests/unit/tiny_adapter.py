@@ -12,16 +12,22 @@ PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.w
 
 
 def make_adapter(
-    directory: Path, *, transposed: bool = True, parameters: list[str] = PARAMETERS, **options: object
+    directory: Path,
+    *,
+    transposed: bool = True,
+    parameters: list[str] = PARAMETERS,
+    rank: int = 4,
+    seed: int = 3,
+    **options: object,
 ) -> GptOssForCausalLM:
     """Save a random LoRA on attention and on `parameters` in `directory`; returns the merged model."""
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     copy = GptOssForCausalLM(tiny().config).eval()
     copy.load_state_dict(tiny().state_dict())
     for block in copy.model.layers:
         block.mlp.experts.is_transposed = transposed
     config = LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
         target_parameters=parameters, **options,
     )  # fmt: skip
     tuned = get_peft_model(copy, config)

@@ -10,12 +10,13 @@ from services.inference.engine import Unfit, Weights
 
 
 class Adapters:
-    """The model, with PEFT's adapters put on and off. All methods are for the thread that owns the model.
+    """Adapters put on a model and off by PEFT, inside it. All methods are for the thread that owns the model.
 
     peft is imported when there is something to load: Unsloth, which patches it, must be there first."""
 
     def __init__(self, model: Any, most: int) -> None:
         self.model, self.most = model, most
+        self.peft: Any = None  # PEFT's own view of the model, from the first adapter on
         self.loaded: OrderedDict[str, set[str]] = OrderedDict()  # sha256 -> the parameters it targets besides modules
         self.on: str | None = None
 
@@ -45,11 +46,11 @@ class Adapters:
         """Make `weights`, which are ready, the ones that the next pass uses."""
         if weights.adapter is None:
             if self.on is not None:
-                self.model.base_model.disable_adapter_layers()
+                self.peft.base_model.disable_adapter_layers()
                 self.on = None
         elif self.on != weights.sha256:
-            self.model.base_model.enable_adapter_layers()
-            self.model.base_model.set_adapter(weights.sha256, inference_mode=True)
+            self.peft.base_model.enable_adapter_layers()
+            self.peft.base_model.set_adapter(weights.sha256, inference_mode=True)
             self.on = weights.sha256
 
     def _load(self, weights: Weights) -> None:
@@ -58,14 +59,14 @@ class Adapters:
         folder, name = str(weights.adapter), weights.sha256
         self.on = ""  # whatever happens, what is on now must be put on again
         try:
-            if isinstance(self.model, PeftModel):
-                self.model.load_adapter(folder, adapter_name=name, is_trainable=False)
+            if self.peft is None:
+                self.peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name, is_trainable=False)
             else:
-                self.model = PeftModel.from_pretrained(self.model, folder, adapter_name=name, is_trainable=False)
-            self.model.eval()
+                self.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
+            self.peft.eval()
             self._check(weights)
         except (ValueError, RuntimeError) as error:  # PEFT names modules, shapes and options that it cannot apply
-            if isinstance(self.model, PeftModel) and name in self.model.peft_config:
+            if self.peft is not None and name in self.peft.peft_config:
                 self._forget(name)
             raise error if isinstance(error, Unfit) else Unfit(_refusal(weights, str(error))) from error
 
@@ -73,7 +74,7 @@ class Adapters:
         """Raises Unfit where PEFT found no place for a tensor: it only warns, and answers as without it."""
         from peft import get_peft_model_state_dict
 
-        placed = get_peft_model_state_dict(self.model, adapter_name=weights.sha256)
+        placed = get_peft_model_state_dict(self.peft, adapter_name=weights.sha256)
         with safe_open(Path(str(weights.adapter)) / "adapter_model.safetensors", "pt") as file:
             names = list(file.keys())
         lost = [name for name in names if name not in placed]
@@ -81,7 +82,7 @@ class Adapters:
             raise Unfit(_refusal(weights, f"{len(lost)} of its {len(names)} tensors have no place there, as {lost[0]}"))
 
     def _forget(self, name: str) -> None:
-        self.model.delete_adapter(name)
+        self.peft.delete_adapter(name)
         self.loaded.pop(name, None)
         self.on = ""
 
