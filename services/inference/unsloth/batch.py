@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from services.inference import metrics
-from services.inference.engine import Unavailable, Unfit
+from services.inference.engine import Unavailable
 from services.inference.unsloth.adapters import Adapters
 from services.inference.unsloth.cache import Cache, Piece, View
 from services.inference.unsloth.cells import Cells
@@ -52,13 +52,8 @@ class Batch:
 
     def _ready(self, sequence: Sequence) -> bool:
         in_use = {other.weights.sha256 for other in self.schedule.running}
-        try:
-            with torch.inference_mode(False):
-                return self.adapters.ready(sequence.weights, in_use)
-        except Unfit as error:
-            self.schedule.waiting.remove(sequence)
-            sequence.send(error)
-            return False
+        with torch.inference_mode(False):
+            return self.adapters.ready(sequence.weights, in_use)
 
     def _pass(self, rows: list[tuple[Sequence, int]]) -> None:
         """Read `count` tokens of each of the sequences, which have the same weights; draw for those read to the end."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from services.inference import metrics
-from services.inference.engine import Busy, Sampling, Token, Weights
+from services.inference.engine import Busy, Sampling, Token, Unfit, Weights
 from services.inference.unsloth.cells import Cells, Read
 
 PIECE_TOKENS = 512  # of prompts in one step: what the others' next token may have to wait for
@@ -65,13 +65,17 @@ class Schedule:
             self.waiting.remove(sequence)
 
     def join(self, ready: Callable[[Sequence], bool]) -> None:
-        """Let those that wait run, the first one first, while there is room and its weights are `ready`. None overtakes."""
+        """Let those that wait run, the first one first, while there is room and its weights are `ready`, which raises Unfit
+        where they never will be. None overtakes."""
         while self.waiting and len(self.running) < self.most_running:
             first = self.waiting[0]
-            if not ready(first) or not self._place(first):
-                return
+            try:
+                if not ready(first) or not self._place(first):
+                    return
+                self.running.append(first)
+            except Unfit as error:
+                first.send(error)
             self.waiting.popleft()
-            self.running.append(first)
 
     def _place(self, sequence: Sequence) -> bool:
         """Cells for all its tokens and a next one, and one more for each that runs."""
