@@ -33,6 +33,16 @@ class Settings(BaseSettings):
     session_hours: float = Field(24 * 14, gt=0, description="how long a browser stays signed in")
 
     context_tokens: int = Field(8192, ge=256, description="the longest prompt plus answer that the servers accept")
+    sequences: int = Field(32, ge=1, description="requests that base and adapters answer in one batch")
+    cached_tokens: int = Field(32768, ge=256, description="tokens of all those requests that the KV cache holds")
+    waiting_requests: int = Field(
+        128, ge=1, description="requests that may wait for a place; more are told to come back"
+    )
+    kept_adapters: int = Field(
+        8, ge=1, description="adapters in memory at once; the one not used for longest goes first"
+    )
+    deadline_seconds: float = Field(600.0, gt=0, description="the longest that a request may wait and be answered")
+    drain_seconds: float = Field(25.0, ge=0, description="how long answers may go on when the server is to stop")
     gguf_parallel: int = Field(4, ge=1, description="requests that llama.cpp answers in one batch")
     gguf_gpu_layers: int = Field(0, ge=0, description="layers of the GGUF model kept on a GPU; 0 is the CPU")
     gguf_alias: str = Field("gguf", description="the alias whose export llama.cpp serves; without it, the newest")

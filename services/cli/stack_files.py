@@ -13,7 +13,10 @@ TINY = "tandem/tiny-gpt-oss"
 HOST = "127.0.0.1"
 # Started in this order, stopped in the other. The offset is added to the public port.
 OFFSETS = {"redis": 1, "dashboard": 2, "trainer": None, "inference": 3, "llama": 4, "nginx": 0}
-STOP_SECONDS = {"trainer": 120}  # it finishes its step and writes a checkpoint
+STOP_SECONDS = {
+    "trainer": 120,  # it finishes its step and writes a checkpoint
+    "inference": 40,  # what is being answered may end
+}
 TEMPLATE = "nginx/nginx.conf.template"
 
 

@@ -6,14 +6,17 @@ import torch
 import uvicorn
 
 from services.inference.app import create_app
-from services.inference.engine import UnslothEngine
+from services.inference.door import Door, Server
 from services.inference.gguf import LlamaEngine
 from services.inference.residence import Base, Residence
+from services.inference.unsloth.engine import UnslothEngine
 from shared import hub, logs, workers
 from shared import settings as environment
 from shared.gpus import Glance
 from shared.settings import Settings
 from shared.store import Store
+
+LAST_SECONDS = 5  # for what goes on after TANDEM_DRAIN_SECONDS to notice that it was cut off
 
 
 def main() -> None:
@@ -32,13 +35,16 @@ def serve(settings: Settings, glance: Glance, host: str, port: int) -> None:
     residence = Residence(
         UnslothEngine.name,
         find=lambda: _base(settings),
-        load=lambda base: UnslothEngine(base.folder, settings.context_tokens),
+        load=lambda base: UnslothEngine(base.folder, settings),
         holder=lambda: workers.holder(settings, Store(settings.data), mine),
     )
     gguf = LlamaEngine(settings.llama_url, lambda: residence.base().encoder)
     residence.start()
-    app = create_app(settings, residence, gguf, glance)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    door = Door(create_app(settings, residence, gguf, glance))
+    config = uvicorn.Config(
+        door, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=LAST_SECONDS
+    )
+    Server(config, door, settings.drain_seconds).run()
 
 
 def _base(settings: Settings) -> Base:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 QUIET = ("/health", "/metrics")  # asked every few seconds by machines; logged when they fail
 GENERATING = ("/v1/chat/completions", "/v1/completions")
+LEFT = 499  # nginx's status for a request whose client has closed the connection
 logger = logging.getLogger("tandem.access")
 
 
@@ -78,13 +79,17 @@ class Access:
 
 
 def outcome(asked: Asked) -> metrics.Outcome:
-    """How a request for an answer ended. One to an engine that is away, which is said with 503 at once, was refused."""
-    if asked.generation is None:
+    """How a request for an answer ended. Before the first token it may be refused: it was wrong, too many wait, or the
+    engine is away, which is said with 503 at once."""
+    made = asked.generation
+    if asked.status == LEFT:
+        return "cancelled"
+    if made is None or not made.tokens:
         return "refused" if 400 <= asked.status < 500 or asked.status == 503 else "error"
     if asked.status >= 400:
         return "error"
     ends: dict[str, metrics.Outcome] = {"done": "ok", "failed": "error"}
-    return ends.get(asked.generation.state, "cancelled")
+    return ends.get(made.state, "cancelled")
 
 
 def _fields(scope: MutableMapping[str, Any], asked: Asked, seconds: float) -> dict[str, Any]:
@@ -99,6 +104,6 @@ def _fields(scope: MutableMapping[str, Any], asked: Asked, seconds: float) -> di
         fields |= {"model": asked.model[:200], "outcome": outcome(asked)}
     if (made := asked.generation) is not None:
         fields |= {"answered_by": made.weights.name, "sha256": made.weights.sha256}
-        fields |= {"prompt_tokens": len(made.prompt), "completion_tokens": len(made.ids)}
+        fields |= {"prompt_tokens": len(made.prompt), "completion_tokens": len(made.tokens)}
         fields |= {"ttft_ms": round(1000 * (made.first - made.began), 1) if made.first else None}
     return fields

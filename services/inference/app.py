@@ -1,26 +1,25 @@
 """The OpenAI-compatible server: models, chat completions and completions over an engine that is passed in."""
 
-import json
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from services.inference import access, metrics
+from services.inference import access, answers, metrics
+from services.inference.client import Events, Left, while_there, whole
 from services.inference.engine import Engine, Sampling, Unavailable, Weights
-from services.inference.generation import Generation
+from services.inference.generation import STOPS, Generation
 from services.inference.gguf import pieces
-from services.inference.protocol import ChatRequest, CompletionRequest, envelope, error, new_id
+from services.inference.protocol import ChatRequest, CompletionRequest, error, new_id
 from services.inference.residence import Base, Residence
 from shared import registry
 from shared.gpus import Glance
-from shared.harmony import Delta, Encoder, HarmonyError, render
+from shared.harmony import Encoder, HarmonyError, render
 from shared.registry import Target
 from shared.schemas import NOT_SERVED, now
 from shared.settings import Settings
@@ -38,7 +37,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
     store = Store(settings.data)
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    async def health() -> JSONResponse:
         told = about()
         return JSONResponse(told, 503 if told["status"] == "loading" else 200)
 
@@ -57,11 +56,17 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         found = [entry for entry in _models(store, settings.base_model) if entry["id"] == name]
         return found[0] if found else JSONResponse(error(f"There is no model {name!r}.", code="model_not_found"), 404)
 
-    def begin(
-        base: Base, request: ChatRequest | CompletionRequest, prompt: list[int], most: int | None, begun: int = 0
+    async def begin(
+        request: Request,
+        base: Base,
+        asked: ChatRequest | CompletionRequest,
+        prompt: list[int],
+        most: int | None,
+        begun: int = 0,
     ) -> Generation:
-        access.note(model=request.model)
-        weights, target = _weights(store, settings.base_model, base.sha256, request.model)
+        """The answer, with its first tokens there: what goes wrong before them has a status of its own."""
+        access.note(model=asked.model)
+        weights, target = await run_in_threadpool(_weights, store, settings.base_model, base.sha256, asked.model)
         if target.kind != "export":
             engine.check()
         room = settings.context_tokens - len(prompt)
@@ -70,36 +75,36 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
                 f"The prompt has {len(prompt)} tokens and this server takes {settings.context_tokens}. Shorten the conversation."
             )
         sampling = Sampling(
-            min(most or room, room), request.temperature, request.top_p, request.top_k, request.min_p, request.seed
+            min(most or room, room),
+            asked.temperature,
+            asked.top_p,
+            asked.top_k,
+            asked.min_p,
+            asked.seed,
+            stops=STOPS,
+            deadline=min(asked.deadline or settings.deadline_seconds, settings.deadline_seconds),
         )
-        return Generation(gguf if target.kind == "export" else engine, base.encoder, prompt, sampling, weights, begun)
+        chosen = gguf if target.kind == "export" else engine
+        generation = Generation(chosen, base.encoder, prompt, sampling, weights, begun)
+        await while_there(generation.begin(), request.receive)
+        return generation
 
     @app.post("/v1/chat/completions")
-    async def chat(body: ChatRequest, request: Request) -> Any:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         base = await run_in_threadpool(engine.base)
         begun = await run_in_threadpool(base.encoder.encode, body.begun())
         rendered = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
         prompt = await run_in_threadpool(base.encoder.encode, rendered) + begun
-        generation = begin(base, body, prompt, body.max_completion_tokens or body.max_tokens, len(begun))
-        ident = new_id("chatcmpl")
-        headers = _headers(generation)
+        most = body.max_completion_tokens or body.max_tokens
+        generation = await begin(request, base, body, prompt, most, len(begun))
+        ident, headers = new_id("chatcmpl"), answers.headers(generation)
         if body.stream:
-            chunks = _chat_chunks(generation, body, ident)
-            return StreamingResponse(_sse(chunks, generation, request), media_type="text/event-stream", headers=headers)
-        await _until_done(generation.deltas, generation, request)
-        message = _numbered(generation.message())
-        choice = {"index": 0, "message": message, "finish_reason": generation.finish_reason, "logprobs": None}
-        choice |= {"token_ids": generation.ids} if body.return_token_ids else {}
-        more = {
-            **({"prompt_token_ids": prompt} if body.return_token_ids else {}),
-            "usage": generation.usage(),
-            "timings": generation.timings(),
-            "system_fingerprint": _fingerprint(generation),
-        }
-        return JSONResponse(envelope("chat.completion", ident, body.model, [choice], **more), headers=headers)
+            return Events(answers.chat_chunks(generation, body, ident), generation, headers)
+        await whole(generation.deltas(), generation, request.receive)
+        return JSONResponse(answers.chat_answer(generation, body, ident), headers=headers)
 
     @app.post("/v1/completions")
-    async def completions(body: CompletionRequest, request: Request) -> Any:
+    async def completions(body: CompletionRequest, request: Request) -> Response:
         base = await run_in_threadpool(engine.base)
         encoder = base.encoder
         prompt = body.prompt if isinstance(body.prompt, list) else await run_in_threadpool(_plain, encoder, body.prompt)
@@ -107,20 +112,12 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
             raise ValueError(
                 f"prompt must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
             )
-        generation = begin(base, body, prompt, body.max_tokens)
-        ident = new_id("cmpl")
-        headers = _headers(generation)
+        generation = await begin(request, base, body, prompt, body.max_tokens)
+        ident, headers = new_id("cmpl"), answers.headers(generation)
         if body.stream:
-            chunks = _text_chunks(generation, body, ident)
-            return StreamingResponse(_sse(chunks, generation, request), media_type="text/event-stream", headers=headers)
-        texts = await _until_done(generation.text, generation, request)
-        choice = {"index": 0, "text": "".join(texts), "finish_reason": generation.finish_reason, "logprobs": None}
-        more = {
-            "usage": generation.usage(),
-            "timings": generation.timings(),
-            "system_fingerprint": _fingerprint(generation),
-        }
-        return JSONResponse(envelope("text_completion", ident, body.model, [choice], **more), headers=headers)
+            return Events(answers.text_chunks(generation, body, ident), generation, headers)
+        text = "".join(await whole(generation.text(), generation, request.receive))
+        return JSONResponse(answers.text_answer(generation, text, body, ident), headers=headers)
 
     _add_errors(app)
     return app
@@ -168,108 +165,6 @@ def _plain(encoder: Encoder, text: str) -> list[int]:
     return encoder.encode(pieces(text))
 
 
-def _chat_chunks(generation: Generation, body: ChatRequest, ident: str) -> Iterator[dict[str, Any]]:
-    def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        choice |= {"token_ids": generation.untold()} if body.return_token_ids else {}
-        return envelope("chat.completion.chunk", ident, body.model, [choice], system_fingerprint=fingerprint, **more)
-
-    fingerprint = _fingerprint(generation)
-    prompt = {"prompt_token_ids": generation.prompt} if body.return_token_ids else {}
-    yield chunk({"role": "assistant", "content": ""}, **prompt)
-    for delta in generation.deltas():
-        if part := _delta(delta, ident):
-            yield chunk(part)
-    yield chunk({}, generation.finish_reason, timings=generation.timings())
-    if body.usage_wanted:
-        yield envelope("chat.completion.chunk", ident, body.model, [], usage=generation.usage())
-
-
-def _text_chunks(generation: Generation, body: CompletionRequest, ident: str) -> Iterator[dict[str, Any]]:
-    for text in generation.text():
-        if text:
-            yield envelope(
-                "text_completion",
-                ident,
-                body.model,
-                [{"index": 0, "text": text, "finish_reason": None, "logprobs": None}],
-            )
-    last = {"index": 0, "text": "", "finish_reason": generation.finish_reason, "logprobs": None}
-    yield envelope("text_completion", ident, body.model, [last], timings=generation.timings())
-    if body.usage_wanted:
-        yield envelope("text_completion", ident, body.model, [], usage=generation.usage())
-
-
-def _delta(delta: Delta, ident: str) -> dict[str, Any]:
-    if delta.recipient is not None:
-        call: dict[str, Any] = {"index": delta.index, "function": {"arguments": delta.arguments}}
-        if not delta.arguments:  # the first one announces the call
-            call |= {"id": f"call-{ident}-{delta.index}", "type": "function"}
-            call["function"]["name"] = delta.recipient
-        return {"tool_calls": [call]}
-    if not delta.text:
-        return {}
-    if delta.channel == "analysis":
-        return {"reasoning": delta.text, "reasoning_content": delta.text}
-    return {"content": delta.text}
-
-
-def _numbered(message: dict[str, Any]) -> dict[str, Any]:
-    """A parsed message in OpenAI's shape, both names of the reasoning filled."""
-    calls = [{**call, "id": new_id("call"), "type": "function"} for call in message["tool_calls"]]
-    reasoning = message["reasoning"] or None
-    answer = {
-        "role": "assistant",
-        "content": message["content"],
-        "reasoning": reasoning,
-        "reasoning_content": reasoning,
-    }
-    return {**answer, **({"tool_calls": calls} if calls else {})}
-
-
-def _fingerprint(generation: Generation) -> str:
-    return f"{generation.engine.name}-{generation.weights.sha256[:16]}"
-
-
-def _headers(generation: Generation) -> dict[str, str]:
-    """Which weights answer, by name and hash: an alias may move between two requests."""
-    return {
-        "X-Tandem-Model": generation.weights.name,
-        "X-Tandem-SHA256": generation.weights.sha256,
-        "X-Accel-Buffering": "no",
-        "Cache-Control": "no-cache",
-    }
-
-
-async def _until_done(work: Callable[[], Iterator[Any]], generation: Generation, request: Request) -> list[Any]:
-    """Everything that `work` yields; the engine is stopped if the client leaves."""
-    found = []
-    async for item in _watched(work(), generation.stop, request):
-        found.append(item)
-    return found
-
-
-async def _sse(chunks: Iterator[dict[str, Any]], generation: Generation, request: Request) -> AsyncIterator[str]:
-    """Chunks as server-sent events. An error after the first byte is told in the stream: the status is already sent."""
-    try:
-        async for chunk in _watched(chunks, generation.stop, request):
-            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-    except Unavailable as problem:
-        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
-    yield "data: [DONE]\n\n"
-
-
-async def _watched(items: Iterator[Any], stop: threading.Event, request: Request) -> AsyncIterator[Any]:
-    """`items`, made in a thread so that the loop stays free; `stop` is set as soon as the client is gone."""
-    try:
-        async for item in iterate_in_threadpool(items):
-            if await request.is_disconnected():
-                return
-            yield item
-    finally:
-        stop.set()
-
-
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
@@ -293,7 +188,11 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Unavailable)
     def unavailable(_: Request, problem: Unavailable) -> JSONResponse:
         body = error(str(problem), "unavailable_error", code=problem.code)
-        return JSONResponse(body, 503, {"Retry-After": str(problem.retry_after)})
+        return JSONResponse(body, problem.status, {"Retry-After": str(problem.retry_after)})
+
+    @app.exception_handler(Left)
+    def left(_: Request, __: Left) -> Response:
+        return Response(status_code=access.LEFT)  # nobody reads it; the log does
 
     @app.exception_handler(httpx.HTTPError)
     def broken(_: Request, problem: httpx.HTTPError) -> JSONResponse:

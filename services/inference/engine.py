@@ -1,30 +1,62 @@
-"""The engine: token ids in, token ids out. Unsloth's model on a GPU or a CPU, with adapters put on and off by request."""
+"""The seam between HTTP and what answers: token ids go in, token ids come out."""
 
-import gc
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-KEPT_ADAPTERS = 8
+from typing import Protocol
 
 
 class Unavailable(RuntimeError):
     """What is to answer cannot now; the message says why and what to do."""
 
+    status = 503
     code = "backend_unavailable"
     retry_after = 5  # seconds
+
+
+class Busy(Unavailable):
+    """As many requests wait as may."""
+
+    status = 429
+    code = "busy"
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} requests are waiting already. Try again in a moment.")
+
+
+class Expired(Unavailable):
+    """The answer was not complete when its time was up."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The answer was not complete after {seconds:g} s. Ask for fewer tokens, or for a later deadline."
+        )
 
 
 class Closed(RuntimeError):
     """The engine was closed while it answered."""
 
 
+class Unfit(ValueError):
+    """The engine cannot apply the adapter as it is; the message says why."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token. Where they were asked for: its natural log-probability, and the likeliest tokens with theirs,
+    as the model gave them, before temperature and bias."""
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 takes the likeliest one."""
+    """How the next token is drawn, and when to end. Temperature 0 takes the likeliest one."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -32,6 +64,10 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
+    stops: tuple[int, ...] = ()  # the answer ends with the first of them
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None  # how many of the likeliest tokens are told with each token; None tells none
+    deadline: float | None = None  # seconds from the request to the answer's end, however long it waits
 
 
 @dataclass(frozen=True)
@@ -48,126 +84,9 @@ class Engine(Protocol):
 
     name: str
 
-    def generate(
-        self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
-    ) -> Iterator[int]:
-        """Yield token ids until one of `stops` (it is yielded too), `sampling.max_tokens`, or `stop` is set."""
+    def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
+        """Yield tokens as they come, one or more at a time, until one of `sampling.stops` (it is yielded too) or
+        `sampling.max_tokens`. Closing the iterator gives its place to others at once; the deadline is kept by who reads.
+
+        Raises Unavailable, or Busy where too many wait; Unfit for an adapter that cannot be applied."""
         ...
-
-
-class UnslothEngine:
-    """One model in memory. Sequences take turns, a token each, so that none waits for another to end."""
-
-    name = "unsloth"
-
-    def __init__(self, folder: Path, context_tokens: int) -> None:
-        """Load the base model of a snapshot folder."""
-        import torch
-        import unsloth  # noqa: F401  # before transformers and peft, which it patches
-        from unsloth import FastLanguageModel
-
-        cuda = torch.cuda.is_available()
-        self.model: Any
-        self.model, _ = FastLanguageModel.from_pretrained(
-            model_name=str(folder),
-            max_seq_length=context_tokens,
-            dtype=None if cuda else torch.float32,
-            load_in_4bit=cuda,
-            local_files_only=True,
-        )
-        FastLanguageModel.for_inference(self.model)
-        self.model.eval()
-        self.device = next(self.model.parameters()).device
-        self.turn = threading.Lock()
-        self.loaded: OrderedDict[str, str] = OrderedDict()  # sha256 -> PEFT's name, the last used at the end
-        self.active: str | None = None
-
-    def generate(
-        self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
-    ) -> Iterator[int]:
-        import torch
-
-        generator = torch.Generator("cpu")
-        generator.manual_seed(sampling.seed) if sampling.seed is not None else generator.seed()
-        step, cache = torch.tensor([prompt], device=self.device), None
-        for _ in range(sampling.max_tokens):
-            if stop.is_set():
-                return
-            with self.turn, torch.inference_mode():
-                if self.model is None:
-                    raise Closed
-                self._put_on(weights)
-                out = self.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
-            token = draw(out.logits[0, -1].float().cpu(), sampling, generator)
-            yield token
-            if token in stops:
-                return
-            step = torch.tensor([[token]], device=self.device)
-
-    def close(self) -> None:
-        """Give the memory back; answers in progress end with Closed at their next token. May be called again."""
-        with self.turn:
-            self.model = self.active = None
-            self.loaded.clear()
-        give_memory_back()
-
-    def _put_on(self, weights: Weights) -> None:
-        """Make `weights` the ones that the next forward pass uses. Called with the turn held."""
-        if weights.adapter is None:
-            if self.active is not None:
-                self.model.base_model.disable_adapter_layers()
-                self.active = None
-            return
-        if weights.sha256 not in self.loaded:
-            self._load(weights)
-        self.loaded.move_to_end(weights.sha256)
-        if self.active != weights.sha256:
-            self.model.base_model.enable_adapter_layers()
-            self.model.set_adapter(self.loaded[weights.sha256])
-            self.active = weights.sha256
-
-    def _load(self, weights: Weights) -> None:
-        from peft import PeftModel
-
-        name = f"a{weights.sha256[:16]}"
-        if isinstance(self.model, PeftModel):
-            if len(self.loaded) >= KEPT_ADAPTERS:
-                _, oldest = self.loaded.popitem(last=False)
-                self.model.delete_adapter(oldest)
-            self.model.load_adapter(str(weights.adapter), adapter_name=name, is_trainable=False)
-        else:
-            self.model = PeftModel.from_pretrained(
-                self.model, str(weights.adapter), adapter_name=name, is_trainable=False
-            )
-        self.model.eval()
-        self.loaded[weights.sha256] = name
-        self.active = None
-
-
-def give_memory_back() -> None:
-    """Let the GPU have what nothing refers to any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def draw(logits: Any, sampling: Sampling, generator: Any) -> int:
-    """One token id from `logits` (vocabulary,), fp32."""
-    import torch
-
-    if sampling.temperature <= 0:
-        return int(logits.argmax())
-    logits = logits / sampling.temperature
-    if sampling.top_k:
-        logits[logits < logits.topk(min(sampling.top_k, len(logits))).values[-1]] = -torch.inf
-    probabilities = logits.softmax(-1)
-    if sampling.min_p:
-        probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
-    if sampling.top_p < 1:
-        ordered, indices = probabilities.sort(descending=True)
-        ordered[(ordered.cumsum(-1) - ordered) > sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(0, indices, ordered)
-    return int(torch.multinomial(probabilities, 1, generator=generator))

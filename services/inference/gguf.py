@@ -2,13 +2,12 @@
 
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 
 from services.inference import access
-from services.inference.engine import Sampling, Unavailable, Weights
+from services.inference.engine import Sampling, Token, Unavailable, Weights
 from shared.harmony import Encoder, Piece
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>)")
@@ -22,12 +21,13 @@ class LlamaEngine:
     name = "llama.cpp"
 
     def __init__(self, url: str, encoder: Callable[[], Encoder]) -> None:
-        self.url, self.encoder = url, encoder
+        self.encoder = encoder
+        every = httpx.Limits(max_connections=None)  # llama.cpp lets them wait, not the client
+        self.client = httpx.AsyncClient(base_url=url, limits=every, timeout=httpx.Timeout(10, read=None))
 
-    def generate(
-        self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
-    ) -> Iterator[int]:
-        self._check(weights.name)
+    async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
+        """As the seam says, but log-probabilities are not known: the ids are made from text."""
+        await self._check(weights.name)
         encoder = self.encoder()
         body = {
             "prompt": prompt,
@@ -38,33 +38,34 @@ class LlamaEngine:
             "min_p": sampling.min_p,
             "samplers": ["top_k", "top_p", "min_p", "temperature"],
             "repeat_penalty": 1.0,
+            "logit_bias": [[id_, bias] for id_, bias in sampling.logit_bias.items()],
             "seed": sampling.seed if sampling.seed is not None else -1,
             "stream": True,
             "cache_prompt": True,
         }
-        timeout = httpx.Timeout(10, read=None)
         try:
-            with httpx.stream(
-                "POST", f"{self.url}/completion", json=body, headers=access.passed_on(), timeout=timeout
-            ) as answer:
+            async with self.client.stream("POST", "/completion", json=body, headers=access.passed_on()) as answer:
                 if answer.status_code != 200:
-                    raise Unavailable(f"llama.cpp answered {answer.status_code}: {answer.read().decode()[:300]}")
-                for chunk in _events(answer):
+                    said = (await answer.aread()).decode()[:300]
+                    raise Unavailable(f"llama.cpp answered {answer.status_code}: {said}")
+                async for chunk in _events(answer):
                     ids = encoder.encode(pieces(chunk.get("content", "")))
-                    yield from ids
-                    if stop.is_set() or (ids and ids[-1] in stops):
-                        return
                     if chunk.get("stop") and chunk.get("stop_type") == "eos":  # its token was not shown
-                        yield stops[0]
+                        ids.append(sampling.stops[0])
+                    end = next((place for place, id_ in enumerate(ids) if id_ in sampling.stops), len(ids))
+                    if ids:
+                        yield [Token(id_) for id_ in ids[: end + 1]]
+                    if end < len(ids):
+                        return
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"The GGUF server broke off ({error or type(error).__name__}). Try again in a moment."
             ) from error
 
-    def _check(self, name: str) -> None:
+    async def _check(self, name: str) -> None:
         """Raises Unavailable unless llama.cpp serves the export `name` now."""
         try:
-            answer = httpx.get(f"{self.url}/v1/models", headers=access.passed_on(), timeout=5).json()
+            answer = (await self.client.get("/v1/models", headers=access.passed_on(), timeout=5)).json()
         except (httpx.HTTPError, ValueError) as error:
             raise Unavailable(
                 "The GGUF server does not answer. It may be loading a model; try again in a moment."
@@ -83,7 +84,7 @@ def pieces(text: str) -> list[Piece]:
     return [Piece(part, "assistant", None, "special" if SPECIAL.fullmatch(part) else "content", None) for part in parts]
 
 
-def _events(answer: httpx.Response) -> Iterator[dict]:
-    for line in answer.iter_lines():
+async def _events(answer: httpx.Response) -> AsyncIterator[dict]:
+    async for line in answer.aiter_lines():
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line[6:])

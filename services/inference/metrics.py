@@ -26,7 +26,11 @@ WHOLE = (0.1, 0.3, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 60, 120, 240, 480, 960)
 REGISTRY = CollectorRegistry()
 _made: dict[str, Any] = {"registry": REGISTRY}
 REQUESTS = Counter("tandem_requests", "Requests for an answer, by how they ended.", ["model", "outcome"], **_made)
-RUNNING = Gauge("tandem_requests_running", "Requests for an answer that are being worked on.", **_made)
+RUNNING = Gauge("tandem_requests_running", "Requests for an answer that are being worked on, or wait.", **_made)
+WAITING = Gauge("tandem_requests_waiting", "Requests that wait for a place in the engine's batch.", **_made)
+CACHE_USE = Gauge("tandem_kv_cache_usage_perc", "Share of the KV cache that running requests hold; 1 is all.", **_made)
+PREFIX_QUERIES = Counter("tandem_prefix_cache_queries", "Tokens of prompts that were looked for in the cache.", **_made)
+PREFIX_HITS = Counter("tandem_prefix_cache_hits", "Tokens of prompts that were there and are not read again.", **_made)
 PROMPT = Counter("tandem_prompt_tokens", "Tokens of the prompts.", ["model"], **_made)
 GENERATED = Counter("tandem_generation_tokens", "Tokens of the answers.", ["model"], **_made)
 TO_FIRST = Histogram(
@@ -56,16 +60,20 @@ for _kind in (*get_args(Kind), "none"):
         REQUESTS.labels(_kind, _outcome)
 
 
-def token(model: Kind, seconds: float, *, first: bool) -> None:
-    """A token came `seconds` after the one before it; the first one, after the prompt."""
-    GENERATED.labels(model).inc()
-    (TO_FIRST if first else BETWEEN).labels(model).observe(seconds)
+def tokens(model: Kind, count: int, seconds: float, *, first: bool) -> None:
+    """Tokens came together, `seconds` after those before them; the first ones, after the prompt."""
+    GENERATED.labels(model).inc(count)
+    if first:
+        TO_FIRST.labels(model).observe(seconds)
+    between = 0 if first else seconds / count
+    for _ in range(count - first):
+        BETWEEN.labels(model).observe(between)
 
 
 def ended(outcome: Outcome, generation: "Generation | None", seconds: float) -> None:
     """A request ended after `seconds`."""
     REQUESTS.labels(generation.kind if generation else "none", outcome).inc()
-    if generation is not None:
+    if generation is not None and generation.tokens:
         PROMPT.labels(generation.kind).inc(len(generation.prompt))
         if outcome == "ok":
             LATENCY.labels(generation.kind).observe(seconds)

@@ -25,6 +25,7 @@ class _Request(BaseModel):
     min_p: float = Field(0.0, ge=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: Literal[1] = 1
+    deadline: float | None = Field(None, gt=0, description="seconds that the answer may take, waiting included")
 
     @field_validator("temperature", "top_p", "top_k", "min_p", "n", mode="before")
     @classmethod

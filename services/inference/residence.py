@@ -9,12 +9,14 @@ One thread decides, once a second and whenever an answer ends; those who answer 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from services.inference.engine import Closed, Engine, Sampling, Unavailable, Weights, give_memory_back
+from services.inference.engine import Closed, Engine, Sampling, Token, Unavailable, Weights
+from services.inference.memory import give_memory_back
 from shared.harmony import Encoder
 from shared.schemas import now
 from shared.store import NotFound
@@ -161,9 +163,7 @@ class Residence:
         if self.state != "ready":
             raise self._away()
 
-    def generate(
-        self, prompt: list[int], sampling: Sampling, weights: Weights, stop: threading.Event, stops: tuple[int, ...]
-    ) -> Iterator[int]:
+    async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         """As an engine. Raises Away at once, or in the middle when the model could wait no longer for the answer's end."""
         with self._lock:
             engine = self._engine if self.state == "ready" else None
@@ -171,7 +171,9 @@ class Residence:
         if engine is None:
             raise self._away()
         try:
-            yield from engine.generate(prompt, sampling, weights, stop, stops)
+            async with aclosing(engine.generate(prompt, sampling, weights)) as answer:  # type: ignore[type-var]
+                async for tokens in answer:
+                    yield tokens
         except Closed:
             raise self._away() from None
         finally:

@@ -1,8 +1,9 @@
 """What the inference server counts of each answer, and the line that it logs."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from services.inference.access import Asked, outcome
+from services.inference.engine import Busy, Sampling, Token
 from services.inference.gguf import LlamaEngine
 from services.inference.metrics import add_route
 from shared.harmony import Encoder
@@ -25,15 +27,16 @@ class Stub:
     name = "stub"
     then = "end"
 
-    def generate(self, prompt, sampling, weights, stop, stops) -> Iterator[int]:
-        yield 17
-        yield 18
+    async def generate(self, prompt, sampling: Sampling, weights) -> AsyncIterator[list[Token]]:
+        if self.then == "refuse":
+            raise Busy(1)
+        yield [Token(17)]
+        yield [Token(18)]
         if self.then == "break":
             raise httpx.ReadError("broken")
         if self.then == "wait":
-            stop.set()  # as when the client has left
-            return
-        yield stops[0]
+            await asyncio.sleep(60)
+        yield [Token(sampling.stops[0])]
 
 
 @pytest.fixture
@@ -43,10 +46,31 @@ def served(settings: Settings, encoder: Encoder):
     return engine, client
 
 
+class Leaving:
+    """The application for a client that leaves when it has waited for 0.2 s."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        asked = False
+
+        async def receive_and_leave() -> dict:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return await receive()
+            await asyncio.sleep(0.2)
+            return {"type": "http.disconnect"}
+
+        await self.app(scope, receive_and_leave if scope["type"] == "http" else receive, send)
+
+
 def change(client: TestClient, **more) -> dict[str, float]:
     """What a completion adds to the counters of the base and of refused requests."""
     before = parse(client.get("/metrics").text)
-    client.post("/v1/completions", json={"model": BASE, "prompt": [1, 2, 3], **more})
+    asker = TestClient(Leaving(client.app), raise_server_exceptions=False)
+    asker.post("/v1/completions", json={"model": BASE, "prompt": [1, 2, 3], **more})
     after = parse(client.get("/metrics").text)
     assert after["tandem_requests_running"][()] == 0
     return {
@@ -73,6 +97,8 @@ def test_answers_are_counted_by_how_they_ended(served, then: str, ends: str, str
 
 
 def test_a_request_that_cannot_be_answered_is_refused(served) -> None:
+    served[0].then = "refuse"
+    assert change(served[1]) == {"requests_total base refused": 1}
     assert change(served[1], model="nobody@v1") == {"requests_total none refused": 1}
     assert change(served[1], prompt=[]) == {"requests_total none refused": 1}
     assert outcome(Asked("a", status=503)) == "refused", "the engine was away"

@@ -19,16 +19,19 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def adapter(store: Store, name: str = "house") -> str:
-    card = {
+def card(name: str) -> dict:
+    return {
         "name": name, "run": "r", "base_model": BASE, "base_revision": "abc", "dataset": "d@1", "dataset_sha256": "0",
         "recipe": "tiny", "values": Recipe().model_dump(), "sha256": "1", "bytes": 3, "steps": 1,
         "loss_first": 2.0, "loss_last": 1.0, "proof": {},
     }  # fmt: skip
+
+
+def adapter(store: Store, name: str = "house") -> str:
     with store.staging(store.adapters()) as staged:
         (staged / "adapter_model.safetensors").write_bytes(b"abc")
         os.chmod(staged / "adapter_model.safetensors", 0o600)
-        return registry.publish_adapter(store, staged, card).reference
+        return registry.publish_adapter(store, staged, card(name)).reference
 
 
 def export(store: Store, name: str = "house-v1-F16.gguf", encoding: Encoding = "F16") -> str:

@@ -1,13 +1,13 @@
 """When the model is in memory and when it leaves: the decisions step by step, with an engine of numbers and a clock of the test's."""
 
-import threading
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from services.inference import residence
-from services.inference.engine import Closed, Sampling, Weights
+from services.inference.engine import Closed, Sampling, Token, Weights
 from services.inference.residence import Away, Base, Residence
 from shared.store import NotFound
 
@@ -22,11 +22,11 @@ class Numbers:
     def __init__(self) -> None:
         self.closed = 0
 
-    def generate(self, prompt, sampling: Sampling, weights, stop, stops) -> Iterator[int]:
+    async def generate(self, prompt, sampling: Sampling, weights) -> AsyncIterator[list[Token]]:
         for number in range(sampling.max_tokens):
             if self.closed:
                 raise Closed
-            yield number
+            yield [Token(number)]
 
     def close(self) -> None:
         self.closed += 1
@@ -61,7 +61,17 @@ class Scene:
         return self.residence.state
 
     def ask(self, tokens: int = 3) -> Iterator[int]:
-        return self.residence.generate([1], Sampling(tokens), Weights("base", "0"), threading.Event(), ())
+        return read(self.residence.generate([1], Sampling(tokens), Weights("base", "0")))
+
+
+def read(answer: AsyncIterator[list[Token]]) -> Iterator[int]:
+    """The ids of an answer, each asked for by the test when it wants it; closed when the test drops or closes it."""
+    with asyncio.Runner() as runner:
+        try:
+            while tokens := runner.run(anext(answer, None)):
+                yield from (token.id for token in tokens)
+        finally:
+            runner.run(answer.aclose())
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""The one who asked: answers go out as they are made, and stop being made when nobody waits for them any more."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from services.inference.engine import Unavailable
+from services.inference.generation import Generation
+from services.inference.protocol import error
+
+Result = TypeVar("Result")
+
+
+class Left(Exception):
+    """The client has left before its answer was complete."""
+
+
+async def while_there(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    """The result of `work`, which is cancelled as soon as the client is gone: then raises Left."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Left
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def whole(items: AsyncIterator[Any], generation: Generation, receive: Receive) -> list[Any]:
+    """Everything in `items`, which `generation` makes. Raises Left, and what the engine raises."""
+
+    async def read() -> list[Any]:
+        return [item async for item in items]
+
+    try:
+        return await while_there(read(), receive)
+    finally:
+        await generation.aclose()
+
+
+class Events(StreamingResponse):
+    """Chunks as server-sent events. An error after the first token is told in the stream: the status is already sent."""
+
+    def __init__(self, chunks: AsyncIterator[dict[str, Any]], generation: Generation, headers: dict[str, str]) -> None:
+        super().__init__(_events(chunks), media_type="text/event-stream", headers=headers)
+        self.generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_there(self.stream_response(send), receive)
+        except Left:
+            pass
+        finally:
+            await self.generation.aclose()
+
+
+async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async with aclosing(chunks):  # type: ignore[type-var]  # it is an asynchronous generator
+            async for chunk in chunks:
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    except Unavailable as problem:
+        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
+    yield "data: [DONE]\n\n"

@@ -1,0 +1,50 @@
+"""From the model's logits to the next token of each sequence."""
+
+from random import Random
+
+import torch
+
+from services.inference.engine import Sampling, Token
+
+
+def draw(logits: torch.Tensor, asked: list[tuple[Sampling, Random]]) -> list[Token]:
+    """The next token of each row of `logits` (rows, vocabulary), fp32. A row's token does not depend on the other rows."""
+    likeliest = logits.argmax(-1)
+    ids = [
+        likeliest[row] if sampling.temperature <= 0 and not sampling.logit_bias else _one(logits[row], sampling, random)
+        for row, (sampling, random) in enumerate(asked)
+    ]
+    found = torch.stack(ids).tolist()
+    return [
+        Token(id_) if sampling.logprobs is None else _told(id_, logits[row], sampling.logprobs)
+        for row, (id_, (sampling, _)) in enumerate(zip(found, asked, strict=True))
+    ]
+
+
+def _one(logits: torch.Tensor, sampling: Sampling, random: Random) -> torch.Tensor:
+    if sampling.logit_bias:
+        logits = logits.clone()
+        at = torch.tensor(list(sampling.logit_bias), device=logits.device)
+        logits[at] += torch.tensor(list(sampling.logit_bias.values()), device=logits.device)
+    if sampling.temperature <= 0:
+        return logits.argmax()
+    logits = logits / sampling.temperature
+    if sampling.top_k:
+        smallest = logits.topk(min(sampling.top_k, len(logits))).values[-1]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if sampling.min_p:
+        probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
+    if sampling.top_p < 1:
+        ordered, indices = probabilities.sort(descending=True)
+        ordered[(ordered.cumsum(-1) - ordered) > sampling.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(0, indices, ordered)
+    # Inverse transform sampling; torch.multinomial draws a number for each entry, 24 ms for this vocabulary on a CPU.
+    upto = probabilities.cumsum(-1)
+    return torch.searchsorted(upto, random.random() * upto[-1], right=True).clamp(max=len(upto) - 1)
+
+
+def _told(id_: int, logits: torch.Tensor, most: int) -> Token:
+    logprobs = logits.log_softmax(-1)
+    top = logprobs.topk(most)
+    return Token(id_, float(logprobs[id_]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
