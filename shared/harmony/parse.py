@@ -3,7 +3,7 @@
 import codecs
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from shared.harmony.encoder import CALL, CHANNEL, CONSTRAIN, END, ENDOFTEXT, MESSAGE, RETURN, START, Encoder
 from shared.harmony.render import CHANNELS, Channel
@@ -142,6 +142,15 @@ class Parser:
     def stopped(self) -> bool:
         """True after `<|return|>`, `<|call|>` or `<|endoftext|>`, never after an intermediate `<|end|>`."""
         return self._stop is not None
+
+    @property
+    def writing(self) -> Literal["reasoning", "content", "tool_calls"] | None:
+        """Which part of `message()` the next text goes to; None in a header, between messages and after the stop."""
+        if self._header is not None or self._segment is None:
+            return None
+        if self._segment.call is not None:
+            return "tool_calls"
+        return "reasoning" if self._segment.channel == "analysis" else "content"
 
     def feed(self, token_id: int) -> list[Delta]:
         """Take one generated token; after a stop, tokens are ignored."""

@@ -54,7 +54,9 @@ def test_only_the_content_is_searched_for_stops() -> None:
     stops = ContentStops(["STOP"])
     thought, call = Delta("analysis", "do not STOP"), Delta("commentary", recipient="f", arguments="STOP", index=0)
     assert stops.feed([thought, call]) == [thought, call]
-    assert stops.feed([Delta("final", "on S"), Delta("final", "TO"), Delta("final", "P here")]) == [Delta("final", "on ")]
+    assert stops.feed([Delta("final", "on S"), Delta("final", "TO"), Delta("final", "P here")]) == [
+        Delta("final", "on ")
+    ]
     assert stops.found == "STOP" and stops.feed([Delta("final", "more")]) == stops.finish() == []
 
 
