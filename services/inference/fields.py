@@ -196,6 +196,12 @@ COMPLETION = {
     "echo": ((), "is not supported: the prompt is not repeated in the answer."),
     "response_format": (({"type": "text"},), "is for chat: raw text is continued as it is."),
 }
+RESPONSES = {
+    "previous_response_id": ((), "is not supported: answers are not kept here; send the whole conversation as input."),
+    "conversation": ((), "is not supported: conversations are not kept here; send the whole one as input."),
+    "background": ((), "is not supported: ask with stream to see the answer while it is made."),
+    "prompt": ((), "is not supported: templates are not kept here; send instructions and input."),
+}
 
 
 def refusing(table: Mapping[str, tuple[tuple[Any, ...], str]]) -> type[BaseModel]:

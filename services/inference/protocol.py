@@ -14,7 +14,7 @@ from shared.harmony import Piece
 from shared.schemas import Effort
 
 
-class _Sampled(fields.refusing(fields.SAMPLING)):  # type: ignore[misc]
+class Sampled(fields.refusing(fields.SAMPLING)):  # type: ignore[misc]
     """What all requests for an answer have. Fields that are not known, or change nothing here, are left alone."""
 
     model_config = ConfigDict(extra="ignore")
@@ -27,6 +27,7 @@ class _Sampled(fields.refusing(fields.SAMPLING)):  # type: ignore[misc]
     min_p: float = Field(0.0, ge=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
     logit_bias: fields.LogitBias = Field(default_factory=dict)
+    stop: fields.Stop = Field(default_factory=list)
     timeout: fields.Deadline | None = None
 
     @field_validator("*", mode="before")
@@ -36,11 +37,10 @@ class _Sampled(fields.refusing(fields.SAMPLING)):  # type: ignore[misc]
         return field.get_default(call_default_factory=True) if value is None and not field.is_required() else value
 
 
-class _Request(_Sampled):
+class _Request(Sampled):
     stream_options: dict[str, Any] | None = None
     max_tokens: int | None = Field(None, ge=1)
     n: int = Field(1, ge=1, le=8, description="answers to make")
-    stop: fields.Stop = Field(default_factory=list)
 
     @property
     def usage_wanted(self) -> bool:
@@ -140,8 +140,8 @@ class CompletionRequest(fields.refusing(fields.COMPLETION), _Request):  # type: 
     logprobs: int | None = Field(None, ge=0, le=20, description="how many of the likeliest tokens are told with each")
 
 
-def new_id(prefix: str) -> str:
-    return f"{prefix}-{secrets.token_hex(12)}"
+def new_id(prefix: str, joint: str = "-") -> str:
+    return f"{prefix}{joint}{secrets.token_hex(12)}"
 
 
 def error(
