@@ -10,17 +10,17 @@ from shared.harmony.render import CHANNELS, Channel
 
 _BETWEEN_MESSAGES = "\n\n"
 
-_NAME = rb"to=(?P<to>[\w.:/-]+)"
+_NAMES = rb"(?:\s*to=(?P<%b>[\w.:/-]+))*"
 _CHANNEL = rb"(?P<channel>analysis|commentary|final)"
-_TYPE = rb"(?:\s*(?:json|code|text|python)(?=\s*(?:$|[{\[\"])))?"
+_TYPE = rb"(?:\s*(?:json|code|text|python)(?=\s*(?:$|[{\[\"]|t(?:o?$|o=))))?"
 # `assistant to=functions.x`; also a channel that lost its <|channel|>
 _BEFORE_CHANNEL = re.compile(
-    rb"\s*(?P<role>(?:assistant)+|user|system|developer|tool|functions\.[\w.:/-]+)?(?:\s*" + _NAME + rb")?"
-    rb"(?:\s*" + _CHANNEL + rb"(?=\s*(?:json\s*)?$))?" + _TYPE
+    rb"\s*(?P<role>(?:assistant)+|user|system|developer|tool|functions\.[\w.:/-]+)?"
+    + (_NAMES % b"to" + rb"(?:\s*" + _CHANNEL + rb"(?=\s*(?:json\s*)?$))?" + _TYPE)
 )
-# `commentary json`, `commentary to=functions.x json`; also a doubled channel
-_AFTER_CHANNEL = re.compile(rb"\s*(?:" + _CHANNEL + rb"(?P=channel)*)?(?:\s*" + _NAME + rb")?" + _TYPE)
-_AFTER_CONSTRAIN = re.compile(_TYPE)
+# `commentary json`, `commentary to=functions.x json`; also a doubled channel, and names after the type
+_AFTER_CHANNEL = re.compile(rb"\s*(?:" + _CHANNEL + rb"(?P=channel)*)?" + _NAMES % b"to" + _TYPE + _NAMES % b"late")
+_AFTER_CONSTRAIN = re.compile(_TYPE + _NAMES % b"to")
 _ONE_WORD = re.compile(rb"[\w.:/=-]{1,64}")
 _HEADER_WORDS = (b"assistant", b"analysis", b"commentary", b"final", b"to=", b"functions.", b"json")
 _CHANNELS: dict[bytes, Channel] = {name.encode(): name for name in CHANNELS}
@@ -78,7 +78,7 @@ class _Header:
         constrain = _AFTER_CONSTRAIN.match(self.constrain or b"")
         assert before and after and constrain  # each can match nothing
         channel = after["channel"] or before["channel"]
-        to = after["to"] or before["to"]
+        to = constrain["to"] or after["late"] or after["to"] or before["to"]
         recipient = to.decode().removeprefix("functions.") if to else self.recipient
         return _Reading(
             channel=_CHANNELS.get(channel),

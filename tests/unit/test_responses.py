@@ -16,8 +16,8 @@ from services.inference.protocol import ChatRequest
 from services.inference.response_events import Event, ResponseStream, sse, usage
 from services.inference.responses import ResponsesRequest
 from shared.harmony import Delta, Encoder, Parser
+from tests.harmony_streams import cases
 from tests.unit.test_harmony import stream
-from tests.unit.test_harmony_malformed import MALFORMED
 
 WEATHER = {"type": "function", "name": "get_weather", "description": "Of a city.", "strict": False, "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}  # fmt: skip
@@ -28,6 +28,7 @@ TURN = (
     '<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Köln"}<|call|>'
 )
 ANSWER = "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>It rains, 日本 🙂.<|return|>"
+CASES = cases()
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 USED = usage(prompt=9, cached=4, completion=7, reasoning=3)
 
@@ -132,23 +133,23 @@ def test_what_changes_nothing_is_taken() -> None:
 # ---- what is told
 
 
-@pytest.mark.parametrize("name", ["answer", "call", *MALFORMED])
+@pytest.mark.parametrize("name", ["answer", "call", *CASES])
 def test_openais_types_read_every_event_and_the_whole(name: str, encoder: Encoder) -> None:
-    marked = {"answer": ANSWER, "call": TURN}.get(name) or MALFORMED[name][0]
+    marked = CASES[name].stream if name in CASES else {"answer": ANSWER, "call": TURN}[name]
     events, made = told(encoder, marked, asked(tools=[WEATHER]))
     assert [EVENT.validate_python(event).type for event in events] == [event["type"] for event in events]
     assert Response.model_validate(made.response).to_dict(exclude_unset=True) == made.response
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("name", CASES)
 def test_nothing_that_was_said_is_lost(name: str, encoder: Encoder) -> None:
-    marked, reasoning, content, calls = MALFORMED[name]
-    _, made = told(encoder, marked)
-    for kind, text in (("reasoning", reasoning), ("message", content)):
+    case = CASES[name]
+    _, made = told(encoder, case.stream)
+    for kind, text in (("reasoning", case.reasoning), ("message", case.content)):
         assert "".join(texts(made.response, kind)).replace("\n\n", "") == text.replace("\n\n", "")
-    called = [(i["name"], i["arguments"]) for i in made.response["output"] if i["type"] == "function_call"]
-    assert called == calls
+    called = [[i["name"], i["arguments"]] for i in made.response["output"] if i["type"] == "function_call"]
+    assert called == case.calls
 
 
 def test_a_turn_comes_in_items_in_the_order_in_which_it_was_said(encoder: Encoder) -> None:
