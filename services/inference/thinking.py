@@ -9,14 +9,14 @@ _OPENINGS = {"answer": ("final", "<|message|>"), "call": ("commentary to=functio
 
 
 class ThinkingBudget:
-    """Counts the tokens of thinking and says when they are spent.
+    """Counts the tokens of thinking, those `used`, and says when they are spent; -1 of them are never spent.
 
     `ending` are the ids that then follow what was generated, as if the model had said them: the end of its thinking and
     the beginning of the answer, or of a tool call where the request demands one.
     """
 
     def __init__(self, tokens: int, encoder: Encoder, then: Literal["answer", "call"] = "answer") -> None:
-        self.left = tokens
+        self.tokens, self.used = tokens, 0
         texts = ("<|end|>", "<|start|>", "assistant", "<|channel|>", *_OPENINGS[then])
         self.ending = tuple(encoder.encode([_piece(text) for text in texts]))
 
@@ -25,8 +25,8 @@ class ThinkingBudget:
         if parser.writing != "reasoning":
             return False
         if token != MESSAGE:  # the one that opens the thinking is none of it
-            self.left -= 1
-        return self.left <= 0
+            self.used += 1
+        return 0 <= self.tokens <= self.used
 
 
 def _piece(text: str) -> Piece:
