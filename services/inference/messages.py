@@ -9,11 +9,19 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
+class Unreadable(ValueError):
+    """What was sent under `param` cannot be used; the text says what it may be."""
+
+    def __init__(self, param: str, says: str) -> None:
+        super().__init__(f"{param} {says}")
+        self.param = param
+
+
 def message(where: str, given: Any) -> dict[str, Any]:
-    """A message of the chat API. Raises ValueError that begins with `where` if it cannot be read."""
+    """A message of the chat API, which came as `where`. Raises Unreadable."""
     if not isinstance(given, Mapping) or given.get("role") not in _ROLES:
         role = given.get("role") if isinstance(given, Mapping) else given
-        raise ValueError(f"{where}.role cannot be {role!r}: it is system, developer, user, assistant or tool.")
+        raise Unreadable(f"{where}.role", f"cannot be {role!r}: it is system, developer, user, assistant or tool.")
     role = given["role"]
     content = "" if role == "assistant" and given.get("content") is None else given.get("content")
     read = {"role": role, "content": joined(f"{where}.content", content)}
@@ -29,14 +37,14 @@ def message(where: str, given: Any) -> dict[str, Any]:
 
 
 def joined(where: str, content: Any) -> str:
-    """A text, or the text of a list of text parts. Raises ValueError that begins with `where` for anything else."""
+    """A text, or the text of a list of text parts. Raises Unreadable for anything else."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise ValueError(f"{where} must be a text or a list of text parts.")
+        raise Unreadable(where, "must be a text or a list of text parts.")
     texts = [_text(part) for part in content]
     if None in texts:
-        raise ValueError(f"{where} holds something other than text; this model reads text only.")
+        raise Unreadable(where, "holds something other than text; this model reads text only.")
     return "".join(text for text in texts if text)
 
 
@@ -51,9 +59,11 @@ def _calls(where: str, calls: Any) -> Iterator[dict[str, Any]]:
     for n, call in enumerate(calls if isinstance(calls, list) else [calls]):
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise ValueError(f"{where}[{n}] is no call of a function: it needs function.name and function.arguments.")
+            raise Unreadable(
+                f"{where}[{n}]", "is no call of a function: it needs function.name and function.arguments."
+            )
         if not isinstance(function.get("arguments"), str | Mapping | None):
-            raise ValueError(f"{where}[{n}].function.arguments must be JSON, as a text.")
+            raise Unreadable(f"{where}[{n}].function.arguments", "must be JSON, as a text.")
         called = {"name": function["name"], "arguments": function.get("arguments")}
         yield {**({"id": call["id"]} if call.get("id") else {}), "type": "function", "function": called}
 
@@ -61,10 +71,10 @@ def _calls(where: str, calls: Any) -> Iterator[dict[str, Any]]:
 def begun(last: Mapping[str, Any]) -> list[Piece]:
     """What the model has said already in an answer that it is to go on with, as it would have written it.
 
-    Raises ValueError when `last`, a message as `message` reads it, is no such answer."""
+    Raises Unreadable when `last`, a message as `message` reads it, is no such answer."""
     said = [(name, text) for name, text in (("analysis", last.get("thinking")), ("final", last["content"])) if text]
     if last["role"] != "assistant" or last.get("tool_calls") or not said:
-        raise ValueError("continue_final_message needs an answer in text as the last message, after a question.")
+        raise Unreadable("continue_final_message", "needs an answer in text as the last message, after a question.")
     between = [_piece("<|end|>"), _piece("<|start|>"), _piece("assistant")]
     pieces: list[Piece] = []
     for name, text in said:

@@ -84,11 +84,11 @@ class ChatRequest(fields.refusing(fields.CHAT), _Request):  # type: ignore[misc]
 
     @property
     def effort(self) -> str:
-        """Whichever spelling of the effort was sent."""
+        """Whichever spelling of the effort was sent. Raises Unreadable for an effort that there is not."""
         nested = (self.chat_template_kwargs or {}).get("reasoning_effort") or (self.reasoning or {}).get("effort")
         effort = self.reasoning_effort or nested or "medium"
         if effort not in ("low", "medium", "high"):
-            raise ValueError(f"reasoning_effort cannot be {effort!r}: it is low, medium or high.")
+            raise messages.Unreadable("reasoning_effort", f"cannot be {effort!r}: it is low, medium or high.")
         return effort
 
     @property
@@ -107,7 +107,7 @@ class ChatRequest(fields.refusing(fields.CHAT), _Request):  # type: ignore[misc]
     def conversation(self) -> dict[str, Any]:
         """The conversation as harmony renders it, without the last message where the model goes on with that.
 
-        Raises ValueError that names the message that cannot be read."""
+        Raises Unreadable with the message that cannot be read."""
         shown = self._read[:-1] if self.continue_final_message else self._read
         told = self.response_format.told if self.response_format else None
         named = {"tools": self._tools, "response_format": told}
@@ -116,7 +116,7 @@ class ChatRequest(fields.refusing(fields.CHAT), _Request):  # type: ignore[misc]
     def begun(self) -> list[Piece]:
         """What the model is to have said already, as it would have written it; nothing for a new answer.
 
-        Raises ValueError when there is nothing to go on from."""
+        Raises Unreadable when there is nothing to go on from."""
         if not self.continue_final_message:
             return []
         return messages.begun(self._read[-1] if len(self._read) > 1 else {"role": "none", "content": ""})

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from services.inference import fields
-from services.inference.messages import joined, message
+from services.inference.messages import Unreadable, joined, message
 from services.inference.protocol import ChatRequest, Sampled
 from shared.schemas import Effort
 
@@ -48,7 +48,7 @@ class ResponsesRequest(fields.refusing(fields.RESPONSES), Sampled):  # type: ign
         return self.top_logprobs > 0 or "message.output_text.logprobs" in self.include
 
     def chat(self) -> ChatRequest:
-        """The same as a request for chat. Raises ValueError that names the field or the item that cannot be read."""
+        """The same as a request for chat. Raises Unreadable with the item that cannot be read."""
         same = ("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "stop", "timeout",
                 "parallel_tool_calls", "thinking_token_budget")  # fmt: skip
         asked = {name: getattr(self, name) for name in same if name in self.model_fields_set}
@@ -86,6 +86,8 @@ class ResponsesRequest(fields.refusing(fields.RESPONSES), Sampled):  # type: ign
                 read = _joined_turn(made.pop(), read)
             made.append(read)
             thinking = ""
+        if not made:
+            raise Unreadable("input", "holds no message: nothing is asked.")
         return made
 
 
@@ -98,7 +100,7 @@ def _read(where: str, kind: str | None, item: dict[str, Any]) -> dict[str, Any]:
     if kind == "function_call_output":
         return message(where, {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
     known = "message, reasoning, function_call or function_call_output"
-    raise ValueError(f"{where}.type cannot be {kind!r}: it is {known}.")
+    raise Unreadable(f"{where}.type", f"cannot be {kind!r}: it is {known}.")
 
 
 def _joined_turn(said: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
