@@ -1,6 +1,8 @@
-"""The OpenAI-compatible server: models, chat completions and completions over an engine that is passed in."""
+"""The OpenAI-compatible server: models, chat, responses and completions over an engine that is passed in."""
 
-from collections.abc import Iterator
+from asyncio import TaskGroup
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,12 +13,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from services.inference import access, answers, metrics
-from services.inference.client import Events, Left, while_there, whole
+from services.inference.answer import Answer
+from services.inference.answers import Chat, Text
+from services.inference.client import Events, Left, data, while_there, whole
 from services.inference.engine import Engine, Sampling, Unavailable, Weights
 from services.inference.generation import STOPS, Generation
 from services.inference.gguf import pieces
-from services.inference.protocol import ChatRequest, CompletionRequest, error, new_id
+from services.inference.messages import Unreadable
+from services.inference.protocol import ChatRequest, CompletionRequest, Sampled, error, new_id
 from services.inference.residence import Base, Residence
+from services.inference.response_events import ResponseStream
+from services.inference.responses import ResponsesRequest
+from services.inference.stops import StopStrings
 from shared import registry
 from shared.gpus import Glance
 from shared.harmony import Encoder, HarmonyError, render
@@ -57,14 +65,10 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         return found[0] if found else JSONResponse(error(f"There is no model {name!r}.", code="model_not_found"), 404)
 
     async def begin(
-        request: Request,
-        base: Base,
-        asked: ChatRequest | CompletionRequest,
-        prompt: list[int],
-        most: int | None,
-        begun: int = 0,
-    ) -> Generation:
-        """The answer, with its first tokens there: what goes wrong before them has a status of its own."""
+        request: Request, base: Base, asked: Sampled, prompt: list[int], most: int | None, n: int, **more: Any
+    ) -> list[Generation]:
+        """`n` answers, with their first tokens there: what goes wrong before them has a status of its own. `more` is of the
+        sampling."""
         access.note(model=asked.model)
         weights, target = await run_in_threadpool(_weights, store, settings.base_model, base.sha256, asked.model)
         if target.kind != "export":
@@ -82,26 +86,53 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
             asked.min_p,
             asked.seed,
             stops=STOPS,
+            logit_bias=asked.logit_bias,
             deadline=min(asked.deadline or settings.deadline_seconds, settings.deadline_seconds),
+            **more,
         )
+        if target.kind == "export":
+            _check_export(sampling)
         chosen = gguf if target.kind == "export" else engine
-        generation = Generation(chosen, base.encoder, prompt, sampling, weights, begun)
-        await while_there(generation.begin(), request.receive)
-        return generation
+        seeds = [None if asked.seed is None else asked.seed + number for number in range(n)]
+        made = [Generation(chosen, base.encoder, prompt, replace(sampling, seed=seed), weights) for seed in seeds]
+        access.note(generation=made[0])
+        try:
+            await while_there(_all_begin(made), request.receive)
+        except BaseException:
+            for generation in made:
+                await generation.aclose()
+            raise
+        return made
 
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatRequest, request: Request) -> Response:
-        base = await run_in_threadpool(engine.base)
+    async def chats(request: Request, base: Base, body: ChatRequest) -> list[Chat]:
+        """The answers to a request for chat, which have begun."""
         begun = await run_in_threadpool(base.encoder.encode, body.begun())
         rendered = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
         prompt = await run_in_threadpool(base.encoder.encode, rendered) + begun
         most = body.max_completion_tokens or body.max_tokens
-        generation = await begin(request, base, body, prompt, most, len(begun))
-        ident, headers = new_id("chatcmpl"), answers.headers(generation)
+        more = {"grammar": body.grammar, "begun": len(begun), "logprobs": body.top_logprobs if body.logprobs else None}
+        made = await begin(request, base, body, prompt, most, body.n, **more)
+        return [Chat(index, one, Answer(body, base.encoder, begun)) for index, one in enumerate(made)]
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        made = await chats(request, await run_in_threadpool(engine.base), body)
+        generations, ident = [one.generation for one in made], new_id("chatcmpl")
+        headers = answers.headers(generations)
         if body.stream:
-            return Events(answers.chat_chunks(generation, body, ident), generation, headers)
-        await whole(generation.deltas(), generation, request.receive)
-        return JSONResponse(answers.chat_answer(generation, body, ident), headers=headers)
+            return Events(data(answers.chat_chunks(made, body, ident)), generations, headers)
+        await whole(_gathered([one.read() for one in made]), generations, request.receive)
+        return JSONResponse(answers.chat_answer(made, body, ident), headers=headers)
+
+    @app.post("/v1/responses")
+    async def responses(body: ResponsesRequest, request: Request) -> Response:
+        asked = body.chat()
+        made = (await chats(request, await run_in_threadpool(engine.base), asked))[0]
+        headers, stream = answers.headers([made.generation]), ResponseStream(body, asked.effort)
+        if body.stream:
+            return Events(answers.response_events(made, stream), [made.generation], headers)
+        await whole(answers.read_response(made, stream), [made.generation], request.receive)
+        return JSONResponse(stream.response, headers=headers)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -109,15 +140,15 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         encoder = base.encoder
         prompt = body.prompt if isinstance(body.prompt, list) else await run_in_threadpool(_plain, encoder, body.prompt)
         if not prompt or not all(0 <= token < encoder.vocab_size for token in prompt):
-            raise ValueError(
-                f"prompt must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
-            )
-        generation = await begin(request, base, body, prompt, body.max_tokens)
-        ident, headers = new_id("cmpl"), answers.headers(generation)
+            says = f"must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
+            raise Unreadable("prompt", says)
+        made = await begin(request, base, body, prompt, body.max_tokens, body.n, logprobs=body.logprobs)
+        texts = [Text(index, one, StopStrings(body.stop)) for index, one in enumerate(made)]
+        ident, headers = new_id("cmpl"), answers.headers(made)
         if body.stream:
-            return Events(answers.text_chunks(generation, body, ident), generation, headers)
-        text = "".join(await whole(generation.text(), generation, request.receive))
-        return JSONResponse(answers.text_answer(generation, text, body, ident), headers=headers)
+            return Events(data(answers.text_chunks(texts, body, ident)), made, headers)
+        choices = await whole(_gathered([answers.text_choice(text, body) for text in texts]), made, request.receive)
+        return JSONResponse(answers.text_answer(texts, choices, body, ident), headers=headers)
 
     _add_errors(app)
     return app
@@ -160,6 +191,26 @@ def _weights(store: Store, base: str, base_sha256: str, model: str) -> tuple[Wei
     return Weights(base, base_sha256), target
 
 
+async def _all_begin(generations: list[Generation]) -> None:
+    await _gathered([generation.begin() for generation in generations])
+
+
+async def _gathered(works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The results of all. Raises what the first that fails raises, and lets none go on then."""
+    async with TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+    return [task.result() for task in tasks]
+
+
+def _check_export(sampling: Sampling) -> None:
+    """Raises Unreadable for what llama.cpp is not asked for."""
+    if sampling.logprobs is not None:
+        raise Unreadable("logprobs", "are not known of a GGUF export. Ask its adapter.")
+    if sampling.grammar:
+        says = "of JSON, and tools that are strict or demanded, are not to be had of a GGUF export. Ask its adapter."
+        raise Unreadable("response_format", says)
+
+
 def _plain(encoder: Encoder, text: str) -> list[int]:
     """Text as ids, channel tokens read as such: who completes raw text writes the format themselves."""
     return encoder.encode(pieces(text))
@@ -179,6 +230,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(NotFound)
     def missing(_: Request, problem: NotFound) -> JSONResponse:
         return JSONResponse(error(str(problem), param="model", code="model_not_found"), 404)
+
+    @app.exception_handler(Unreadable)
+    def unreadable(_: Request, problem: Unreadable) -> JSONResponse:
+        return JSONResponse(error(str(problem), param=problem.param), 400)
 
     @app.exception_handler(HarmonyError)
     @app.exception_handler(ValueError)

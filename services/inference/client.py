@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.responses import StreamingResponse
@@ -40,35 +40,29 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def whole(items: AsyncIterator[Any], generation: Generation, receive: Receive) -> list[Any]:
-    """Everything in `items`, which `generation` makes. Raises Left, and what the engine raises."""
-
-    async def read() -> list[Any]:
-        return [item async for item in items]
-
+async def whole(work: Coroutine[Any, Any, Result], generations: Sequence[Generation], receive: Receive) -> Result:
+    """The result of `work`, which reads the generations. Raises Left, and what the engine raises."""
     try:
-        return await while_there(read(), receive)
+        return await while_there(work, receive)
     finally:
-        await generation.aclose()
+        for generation in generations:
+            await generation.aclose()
 
 
 class Events(StreamingResponse):
-    """Chunks as server-sent events. An error after the first token is told in the stream: the status is already sent."""
+    """Server-sent events, made of generations. An error after the first token is told in them: the status is already sent."""
 
-    def __init__(self, chunks: AsyncIterator[dict[str, Any]], generation: Generation, headers: dict[str, str]) -> None:
-        super().__init__(_events(chunks), media_type="text/event-stream", headers=headers)
-        self.generation = generation
+    def __init__(self, lines: AsyncIterator[str], generations: Sequence[Generation], headers: dict[str, str]) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self.generations = generations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await while_there(self.stream_response(send), receive)
-        except Left:
-            pass
-        finally:
-            await self.generation.aclose()
+        with suppress(Left):
+            await whole(self.stream_response(send), self.generations, receive)
 
 
-async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def data(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    """Chunks as lines of chat's and completions' streams."""
     try:
         async with aclosing(chunks):  # type: ignore[type-var]  # it is an asynchronous generator
             async for chunk in chunks:

@@ -68,6 +68,8 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None  # how many of the likeliest tokens are told with each token; None tells none
     deadline: float | None = None  # seconds from the request to the answer's end, however long it waits
+    grammar: str | None = None  # what the answer has to follow, as services.inference.grammar writes it
+    begun: int = 0  # tokens at the prompt's end that are the beginning of the answer: the grammar has them, too
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from services.inference import access, metrics
+from services.inference import metrics
+from services.inference.answer import Answer, Said
 from services.inference.engine import Engine, Expired, Sampling, Token, Weights
-from shared.harmony import GENERATION_STOPS, Delta, Encoder, Parser
+from services.inference.stops import StopStrings
+from shared.harmony import GENERATION_STOPS, Delta, Encoder
 
 STOPS = (*GENERATION_STOPS, 199999)
 
@@ -22,14 +24,9 @@ class Generation:
     prompt: list[int]
     sampling: Sampling
     weights: Weights
-    begun: int = 0  # tokens at the prompt's end that are the beginning of the answer: not sent again
 
     def __post_init__(self) -> None:
-        self.parser = Parser(self.encoder)
-        for token in self.prompt[len(self.prompt) - self.begun :]:
-            self.parser.feed(token)
-        self.before = self.parser.message()
-        self.tokens: list[Token] = []
+        self.tokens: list[Token] = []  # of the answer as far as it is made
         self.told = 0
         self.began = time.monotonic()
         self.first: float | None = None
@@ -37,7 +34,6 @@ class Generation:
         self.state = "begun"  # then "done", or "failed"; one that is stopped stays as it is
         self._stream = self.engine.generate(self.prompt, self.sampling, self.weights)
         self._ahead: list[Token] | None = None
-        access.note(generation=self)
 
     @property
     def ids(self) -> list[int]:
@@ -59,33 +55,55 @@ class Generation:
             yield self._ahead
             self._ahead = await self._next()
 
-    async def deltas(self) -> AsyncIterator[Delta]:
-        """What to send, in order: pieces of analysis, commentary and final."""
+    async def said(self, answer: Answer) -> AsyncIterator[Said]:
+        """What to send, in order: pieces of analysis, commentary and final, as `answer` makes them of the tokens."""
         async for tokens in self.batches():
-            for delta in _joined([delta for token in tokens for delta in self.parser.feed(token.id)]):
-                yield delta
-        for delta in self.parser.finish():
-            yield delta
+            said: list[Said] = []
+            for place, token in enumerate(tokens, 1):
+                said += answer.feed(token.id, token.logprob or 0.0, token.top)
+                if answer.over or answer.thought_enough:
+                    await self._end_at(len(tokens) - place)
+                    break
+            if answer.thought_enough:
+                self._go_on(answer.force())
+            for part in _joined(said):
+                yield part
+        for part in _joined(answer.finish()):
+            yield part
 
-    async def text(self) -> AsyncIterator[str]:
-        """The generated text as it is, for /v1/completions: whole characters, stop tokens left out."""
+    async def text(self, stops: StopStrings) -> AsyncIterator[tuple[str, list[Token]]]:
+        """The generated text as it is, for /v1/completions: whole characters, stop tokens left out; and the tokens of it
+        that have not been told."""
         ids: list[int] = []  # of what was not told
         async for tokens in self.batches():
             ids += [token.id for token in tokens if token.id not in self.sampling.stops]
             text = self.encoder.decode(ids)
             if text and not text.endswith("\ufffd"):  # the rest of that character is still to come
-                yield text
                 ids = []
-
-    def message(self) -> dict[str, Any]:
-        """The answer as a whole, without what it began with."""
-        whole = self.parser.message()
-        return {**whole, **{key: whole[key][len(self.before[key]) :] for key in ("content", "reasoning")}}
+                if ready := stops.feed(text):
+                    yield ready, self.untold()
+            if stops.found is not None:
+                await self._end_at(0)
+        if rest := stops.finish():
+            yield rest, self.untold()
 
     def untold(self) -> list[Token]:
         """The tokens since the last call: each in exactly one chunk, also where its text is held back."""
         tokens, self.told = self.tokens[self.told :], len(self.tokens)
         return tokens
+
+    async def _end_at(self, surplus: int) -> None:
+        """Ask for no more, and forget the last `surplus` tokens: they came after the answer's end."""
+        await self.aclose()
+        self.tokens = self.tokens[: len(self.tokens) - surplus]
+
+    def _go_on(self, ids: tuple[int, ...]) -> None:
+        """Put `ids` into the answer, as if they had been generated, and have the engine go on after them."""
+        self.tokens += [Token(id_) for id_ in ids]
+        left = self.sampling.max_tokens - len(self.tokens)
+        if left > 0:
+            rest = replace(self.sampling, max_tokens=left, begun=self.sampling.begun + len(self.tokens))
+            self._stream = self.engine.generate(self.prompt + self.ids, rest, self.weights)
 
     async def _next(self) -> list[Token]:
         """The next tokens, nothing at the end. Raises Expired, or what the engine raises."""
@@ -115,19 +133,6 @@ class Generation:
             return "adapter"
         return "export" if self.weights.name.endswith(".gguf") else "base"
 
-    @property
-    def finish_reason(self) -> str:
-        if self.tokens and self.tokens[-1].id in self.sampling.stops:
-            return "tool_calls" if self.parser.message()["tool_calls"] else "stop"
-        return "length"
-
-    def usage(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": len(self.prompt),
-            "completion_tokens": len(self.tokens),
-            "total_tokens": len(self.prompt) + len(self.tokens),
-        }
-
     def timings(self) -> dict[str, Any]:
         """In llama.cpp's names, milliseconds: the prompt's share ends with the first token."""
         first = (self.first or self.last) - self.began
@@ -142,16 +147,17 @@ class Generation:
         }
 
 
-def _joined(deltas: list[Delta]) -> list[Delta]:
+def _joined(parts: list[Said]) -> list[Said]:
     """Text on the same channel, and arguments of the same call, in one piece each."""
-    joined: list[Delta] = []
-    for delta in deltas:
-        last = joined[-1] if joined else None
+    joined: list[Said] = []
+    for part in parts:
+        last, delta = (joined[-1].delta if joined else None), part.delta
         same = last and (last.channel, last.recipient, last.index) == (delta.channel, delta.recipient, delta.index)
         if last and same and bool(last.text or last.arguments):  # the delta that announces a call stays by itself
-            joined[-1] = Delta(
+            whole = Delta(
                 last.channel, last.text + delta.text, last.recipient, last.arguments + delta.arguments, last.index
             )
+            joined[-1] = Said(whole, joined[-1].logprobs + part.logprobs)
         else:
-            joined.append(delta)
+            joined.append(part)
     return joined

@@ -14,6 +14,7 @@ from shared.harmony.render import HarmonyError, Piece
 ENDOFTEXT, RETURN, CONSTRAIN, CHANNEL = 199999, 200002, 200003, 200005
 START, END, MESSAGE, CALL = 200006, 200007, 200008, 200012
 GENERATION_STOPS = (RETURN, CALL)
+ROWS = 201088  # of the model's embedding: beyond the tokens that have a text it is padded
 
 _EXPECTED = {
     "<|endoftext|>": ENDOFTEXT,
@@ -55,7 +56,7 @@ class Encoder:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens that have a text. The model's embedding is padded beyond it, to 201088 rows."""
+        """Number of tokens that have a text."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, pieces: Sequence[Piece]) -> list[int]:

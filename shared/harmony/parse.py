@@ -3,24 +3,24 @@
 import codecs
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from shared.harmony.encoder import CALL, CHANNEL, CONSTRAIN, END, ENDOFTEXT, MESSAGE, RETURN, START, Encoder
 from shared.harmony.render import CHANNELS, Channel
 
 _BETWEEN_MESSAGES = "\n\n"
 
-_NAME = rb"to=(?P<to>[\w.:/-]+)"
+_NAMES = rb"(?:\s*to=(?P<%b>[\w.:/-]+))*"
 _CHANNEL = rb"(?P<channel>analysis|commentary|final)"
-_TYPE = rb"(?:\s*(?:json|code|text|python)(?=\s*(?:$|[{\[\"])))?"
+_TYPE = rb"(?:\s*(?:json|code|text|python)(?=\s*(?:$|[{\[\"]|t(?:o?$|o=))))?"
 # `assistant to=functions.x`; also a channel that lost its <|channel|>
 _BEFORE_CHANNEL = re.compile(
-    rb"\s*(?P<role>(?:assistant)+|user|system|developer|tool|functions\.[\w.:/-]+)?(?:\s*" + _NAME + rb")?"
-    rb"(?:\s*" + _CHANNEL + rb"(?=\s*(?:json\s*)?$))?" + _TYPE
+    rb"\s*(?P<role>(?:assistant)+|user|system|developer|tool|functions\.[\w.:/-]+)?"
+    + (_NAMES % b"to" + rb"(?:\s*" + _CHANNEL + rb"(?=\s*(?:json\s*)?$))?" + _TYPE)
 )
-# `commentary json`, `commentary to=functions.x json`; also a doubled channel
-_AFTER_CHANNEL = re.compile(rb"\s*(?:" + _CHANNEL + rb"(?P=channel)*)?(?:\s*" + _NAME + rb")?" + _TYPE)
-_AFTER_CONSTRAIN = re.compile(_TYPE)
+# `commentary json`, `commentary to=functions.x json`; also a doubled channel, and names after the type
+_AFTER_CHANNEL = re.compile(rb"\s*(?:" + _CHANNEL + rb"(?P=channel)*)?" + _NAMES % b"to" + _TYPE + _NAMES % b"late")
+_AFTER_CONSTRAIN = re.compile(_TYPE + _NAMES % b"to")
 _ONE_WORD = re.compile(rb"[\w.:/=-]{1,64}")
 _HEADER_WORDS = (b"assistant", b"analysis", b"commentary", b"final", b"to=", b"functions.", b"json")
 _CHANNELS: dict[bytes, Channel] = {name.encode(): name for name in CHANNELS}
@@ -78,7 +78,7 @@ class _Header:
         constrain = _AFTER_CONSTRAIN.match(self.constrain or b"")
         assert before and after and constrain  # each can match nothing
         channel = after["channel"] or before["channel"]
-        to = after["to"] or before["to"]
+        to = constrain["to"] or after["late"] or after["to"] or before["to"]
         recipient = to.decode().removeprefix("functions.") if to else self.recipient
         return _Reading(
             channel=_CHANNELS.get(channel),
@@ -142,6 +142,15 @@ class Parser:
     def stopped(self) -> bool:
         """True after `<|return|>`, `<|call|>` or `<|endoftext|>`, never after an intermediate `<|end|>`."""
         return self._stop is not None
+
+    @property
+    def writing(self) -> Literal["reasoning", "content", "tool_calls"] | None:
+        """Which part of `message()` the next text goes to; None in a header, between messages and after the stop."""
+        if self._header is not None or self._segment is None:
+            return None
+        if self._segment.call is not None:
+            return "tool_calls"
+        return "reasoning" if self._segment.channel == "analysis" else "content"
 
     def feed(self, token_id: int) -> list[Delta]:
         """Take one generated token; after a stop, tokens are ignored."""

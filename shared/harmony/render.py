@@ -45,7 +45,8 @@ def render(
     """Render a conversation; the joined texts are what the chat template of openai/gpt-oss-20b gives.
 
     Args:
-        conversation: `{"messages": [...], "tools"?: [...], "reasoning_effort"?: ...}`.
+        conversation: `{"messages": [...], "tools"?: [...], "reasoning_effort"?: ..., "response_format"?: {"name": ...,
+            "description"?: ..., "schema": ...}}`.
         date: the current date, `YYYY-MM-DD`.
         effort: "low", "medium" or "high"; wins over the conversation's own, which wins over "medium".
         generate: end with `<|start|>assistant`, for the model to go on; else the last final closes with `<|return|>`.
@@ -78,9 +79,12 @@ def assemble(
     pieces = _system(conversation, tools, date, effort, identity)
     instructed = messages[0]["role"] in ("system", "developer")
     first = _text(messages, 0) if instructed else ""
-    if first or tools:
-        body = (f"# Instructions\n\n{first}\n\n" if first else "") + ("# Tools\n\n" + namespace(tools) if tools else "")
-        pieces += _message("developer", body, index=0 if instructed else None)
+    sections = [f"# Instructions\n\n{first}\n\n"] if first else []
+    sections += ["# Tools\n\n" + namespace(tools)] if tools else []
+    if wanted := conversation.get("response_format"):
+        sections += [("\n\n" if tools else "") + _response_format(wanted)]
+    if sections:
+        pieces += _message("developer", "".join(sections), index=0 if instructed else None)
     calls: list[Mapping[str, Any]] = []
     for index in range(int(instructed), len(messages)):
         message, role = messages[index], messages[index]["role"]
@@ -164,6 +168,12 @@ def _system(
     if tools:
         body += "\nCalls to these tools must go to the commentary channel: 'functions'."
     return _message("system", body)
+
+
+def _response_format(wanted: Mapping[str, Any]) -> str:
+    """Source: https://cookbook.openai.com/articles/openai-harmony, structured output. The chat template has none of it."""
+    described = f"// {wanted['description']}\n" if wanted.get("description") else ""
+    return f"# Response Formats\n\n## {wanted['name']}\n\n{described}{_json(wanted['schema'])}"
 
 
 def _assistant(messages: Sequence[Message], index: int, *, think: bool, ends: bool) -> list[Piece]:

@@ -180,7 +180,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(client: OpenAI) -> None:
         ({"model": BASE, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "text only"),
         ({"model": BASE, "messages": QUESTION, "temperature": 9}, "temperature"),
         ({"model": BASE, "messages": QUESTION, "max_tokens": 0}, "max_tokens"),
-        ({"model": BASE, "messages": QUESTION, "n": 3}, "n"),
+        ({"model": BASE, "messages": QUESTION, "n": 9}, "n"),
         ({"model": BASE, "messages": QUESTION, "continue_final_message": True}, "after a question"),
         ({"model": BASE, "messages": [{"role": "user", "content": "word " * 3000}]}, "Shorten"),
         ({"model": BASE, "messages": [{"role": "tool", "content": "x"}]}, "call"),

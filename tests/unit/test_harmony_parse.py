@@ -10,9 +10,8 @@ from shared.harmony import (
     Encoder,
     Parser,
 )
-from tests.unit.test_harmony import (
-    stream,
-)
+from tests.harmony_streams import cases
+from tests.unit.test_harmony import stream
 
 
 @pytest.fixture(scope="session")
@@ -28,27 +27,7 @@ def openai_harmony(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -
         yield load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 
 
-WELL_FORMED = {
-    "answer": "<|channel|>final<|message|>Hello 🙂!<|return|>",
-    "thinking and answer": (
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>"
-    ),
-    "thinking alone": "<|channel|>analysis<|message|>Hm, 日本<|return|>",
-    "call as the template has it": ' to=functions.f<|channel|>commentary json<|message|>{"a": "é"}<|call|>',
-    "call as the model often writes it": (
-        "<|channel|>analysis<|message|>Look.<|end|><|start|>assistant"
-        '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a":1}<|call|>'
-    ),
-    "recipient before the channel and a constraint": (
-        ' to=functions.a.b<|channel|>commentary <|constrain|>json<|message|>{"a":1}<|call|>'
-    ),
-    "preamble before a call": (
-        "<|channel|>commentary<|message|>One moment.<|end|>"
-        "<|start|>assistant<|channel|>commentary to=functions.f code<|message|>{}<|call|>"
-    ),
-    "call on analysis": "<|channel|>analysis to=python code<|message|>print(1)<|call|>",
-    "multi-line": "<|channel|>final<|message|>\n- a\n\n- b\n<|return|>",
-}
+WELL_FORMED = {name: case.stream for name, case in cases("well_formed").items()}
 
 
 @pytest.mark.parametrize("name", WELL_FORMED)

@@ -88,12 +88,28 @@ class Batch:
         return out.logits[:, -1].float()
 
     def _say(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        said = draw(logits, [(sequence.sampling, sequence.random) for sequence in sequences])
+        allowed = {sequence: self._allowed(sequence) for sequence in sequences}
+        rows = [row for row, sequence in enumerate(sequences) if sequence in self.schedule.running]
+        if not rows:
+            return
+        sequences, logits = [sequences[row] for row in rows], logits[rows]
+        asked = [(sequence.sampling, sequence.random) for sequence in sequences]
+        said = draw(logits, asked, [allowed[sequence] for sequence in sequences])
         for sequence, token in zip(sequences, said, strict=True):
             sequence.tokens.append(token.id)
+            if sequence.constraint:
+                sequence.constraint.advance(token.id)
             sequence.send(token)
             if sequence.complete:
                 self._end(sequence, None)
+
+    def _allowed(self, sequence: Sequence) -> bytes | None:
+        """What may be said next, None where all may. A sequence whose grammar is beyond what can be followed is ended."""
+        try:
+            return sequence.constraint.allowed() if sequence.constraint else None
+        except ValueError as error:
+            self._end(sequence, Unavailable(str(error)))
+            return None
 
     def _end(self, sequence: Sequence, how: Exception | None) -> None:
         self.schedule.end(sequence)

@@ -1,18 +1,27 @@
 """From the model's logits to the next token of each sequence."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from random import Random
 
+import numpy as np
 import torch
 
 from services.inference.engine import Sampling, Token
 
 
-def draw(logits: torch.Tensor, asked: list[tuple[Sampling, Random]]) -> list[Token]:
-    """The next token of each row of `logits` (rows, vocabulary), fp32. A row's token does not depend on the other rows."""
+def draw(
+    logits: torch.Tensor, asked: list[tuple[Sampling, Random]], allowed: Sequence[bytes | None] = ()
+) -> list[Token]:
+    """The next token of each row of `logits` (rows, vocabulary), fp32. A row's token does not depend on the other rows.
+
+    A row that has bits in `allowed`, the lowest of the first byte for id 0, draws none of the tokens whose bit is not set."""
     likeliest = logits.argmax(-1)
     ids = [
-        likeliest[row] if sampling.temperature <= 0 and not sampling.logit_bias else _one(logits[row], sampling, random)
-        for row, (sampling, random) in enumerate(asked)
+        likeliest[row]
+        if bits is None and sampling.temperature <= 0 and not sampling.logit_bias
+        else _one(_only(bits, logits[row]), sampling, random)
+        for row, ((sampling, random), bits) in enumerate(zip_longest(asked, allowed))
     ]
     found = torch.stack(ids).tolist()
     return [
@@ -42,6 +51,14 @@ def _one(logits: torch.Tensor, sampling: Sampling, random: Random) -> torch.Tens
     # Inverse transform sampling; torch.multinomial draws a number for each entry, 24 ms for this vocabulary on a CPU.
     upto = probabilities.cumsum(-1)
     return torch.searchsorted(upto, random.random() * upto[-1], right=True).clamp(max=len(upto) - 1)
+
+
+def _only(bits: bytes | None, logits: torch.Tensor) -> torch.Tensor:
+    """The logits of a row (vocabulary,) without those of tokens that are not allowed."""
+    if bits is None:
+        return logits
+    found = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=logits.shape[-1], bitorder="little")
+    return logits.masked_fill(torch.from_numpy(found == 0).to(logits.device), -torch.inf)
 
 
 def _told(id_: int, logits: torch.Tensor, most: int) -> Token:

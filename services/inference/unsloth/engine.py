@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from services.inference.constraint import Constraint
 from services.inference.engine import Closed, Sampling, Token, Unavailable, Weights
 from services.inference.memory import give_memory_back
 from services.inference.unsloth.batch import Batch
 from services.inference.unsloth.schedule import Sequence
+from shared import hub
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class UnslothEngine:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         """Load the base model of a snapshot folder and begin to answer."""
+        self.folder = folder
         self.batch: Batch | None = Batch(
             load(folder, settings.context_tokens),
             cells=max(settings.cached_tokens, settings.context_tokens),
@@ -58,8 +61,9 @@ class UnslothEngine:
 
     async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         """As the seam says. Ends with Closed when the engine is closed meanwhile."""
+        constraint = await asyncio.to_thread(self._constraint, prompt, sampling) if sampling.grammar else None
         inbox = _Inbox()
-        sequence = Sequence(prompt, sampling, weights, lambda said: self._outbox.append((inbox, said)))
+        sequence = Sequence(prompt, sampling, weights, lambda said: self._outbox.append((inbox, said)), constraint)
         if self.batch is not None:
             self.batch.schedule.add(sequence)
         if self._closing:  # asked after adding: the thread's last look may have been before it
@@ -79,6 +83,13 @@ class UnslothEngine:
         self._thread.join()
         self.batch = None
         give_memory_back()
+
+    def _constraint(self, prompt: list[int], sampling: Sampling) -> Constraint:
+        """The request's grammar, at the place that the answer has come to."""
+        constraint = Constraint(hub.encoder(self.folder), str(sampling.grammar))
+        for token in prompt[len(prompt) - sampling.begun :]:
+            constraint.advance(token)
+        return constraint
 
     def _live(self) -> None:
         assert self.batch is not None

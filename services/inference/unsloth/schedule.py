@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from services.inference import metrics
+from services.inference.constraint import Constraint
 from services.inference.engine import Busy, Sampling, Token, Unfit, Weights
 from services.inference.unsloth.cells import Cells, Read
 
@@ -21,6 +22,7 @@ class Sequence:
     sampling: Sampling
     weights: Weights
     send: Callable[[Token | Exception | None], None]  # None is the end
+    constraint: Constraint | None = None  # of what may be said next
     left: bool = False  # nobody waits for it any more
     read: int = 0
     cells: array = field(default_factory=lambda: array("q"))
