@@ -5,7 +5,7 @@ this module says. They count what PyTorch reserves; `RUNTIME` is what CUDA takes
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from shared import hub
 from shared.schemas import Recipe
-from shared.weights import BYTES, Form
+from shared.weights import BYTES, SHARDED, Form
 
 GPU_RUNTIME = 600 << 20  # CUDA's context and kernels
 CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
@@ -22,6 +22,7 @@ ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
 MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
 MOST_ACCUMULATION = 1024  # that a recipe may have
 GPU_REST = 200 << 20  # what is left over between the allocator's blocks, and small things
+GATHERED = 3  # layers of a sharded base that are whole at a time: the one in use, the next, and where that arrives
 DECODED_ROWS = 192  # rows an expert gets, above which Unsloth decodes the whole of its layer first
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
 CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
@@ -43,13 +44,24 @@ class Memory(BaseModel):
 @dataclass(frozen=True)
 class Planner:
     """What training takes on one base model, in `form`, on one machine with `available` bytes; `config` is the base's
-    `config.json`, `longest` always the longest example, in tokens."""
+    `config.json`, `longest` always the longest example, in tokens. With several `shards` it is what each GPU takes that has
+    one of them."""
 
     folder: Path
     config: dict[str, Any]
     form: Form
     available: int
     on_gpu: bool
+    shards: int = 1
+
+    def sharded(self, recipe: Recipe, longest: int) -> "Planner":
+        """This planner with the base sharded among the recipe's GPUs: where it says so, or would not fit one of them. An NF4
+        base is loaded onto each GPU as a whole before it is sharded."""
+        wanted = recipe.shard == "always" or (recipe.shard == "auto" and not self.fits(recipe, longest))
+        possible = self.form in SHARDED and (
+            self.form != "nf4" or self._weights(recipe) + GPU_RUNTIME <= self.available
+        )
+        return replace(self, shards=recipe.gpus) if wanted and possible else self
 
     def predict(self, recipe: Recipe, longest: int) -> Memory:
         """The peak of a run of the recipe."""
@@ -97,9 +109,20 @@ class Planner:
         short = f"This needs about {needs.total / 2**30:.1f} GiB of memory and {has / 2**30:.1f} GiB are free. "
         change = self.least_change(recipe, longest)
         if change is None:
-            return short + f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
+            return f"{short}Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB.{self._in_bf16(recipe, longest)}"
         values = (f"{name} {'on' if value is True else value}" for name, value in change.items())
         return f"{short}The nearest that fits: {', '.join(values)}."
+
+    def _in_bf16(self, recipe: Recipe, longest: int) -> str:
+        """A further sentence where an MXFP4 base would fit the recipe's GPUs in a form that can be sharded among them."""
+        other = replace(self, form="bf16", shards=recipe.gpus)
+        if self.form in SHARDED or recipe.gpus == 1 or not other.fits(recipe, longest):
+            return ""
+        needs = other.predict(recipe, longest).total / 2**30
+        return (
+            " MXFP4 weights cannot be sharded among GPUs, those of 16 bits can be: with precision bf16 each of the "
+            f"{recipe.gpus} GPUs needs about {needs:.1f} GiB."
+        )
 
     def _predict(self, recipe: Recipe, longest: int, *, decoding: bool) -> Memory:
         adapter, count = adapter_parameters(self.config, recipe), tokens(recipe, longest)
@@ -116,8 +139,13 @@ class Planner:
 
     def _weights(self, recipe: Recipe) -> int:
         total, experts = hub.parameters(self.folder)
-        found = experts * BYTES[self.form] + (total - experts) * (4 if self.form == "fp32" else 2)
-        embedding = self.config["vocab_size"] * self.config["hidden_size"] * 2
+        width = 4 if self.form == "fp32" else 2
+        found = experts * BYTES[self.form] + (total - experts) * width
+        embedding = self.config["vocab_size"] * self.config["hidden_size"] * width
+        if self.shards > 1:
+            whole = embedding * (1 if self.config.get("tie_word_embeddings") else 2)
+            layers = found - whole
+            return int(whole + layers / self.shards + layers * GATHERED / self.config["num_hidden_layers"])
         return int(found - (embedding if recipe.offload_embedding and self.on_gpu else 0))
 
     def _activations(self, recipe: Recipe, count: int, decoding: bool) -> int:

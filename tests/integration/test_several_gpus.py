@@ -52,13 +52,15 @@ def assert_alike(store: Store, run_id: str, one: list[dict[str, Any]]) -> None:
         assert (tensor - second[name]).norm() <= 1e-2 * tensor.norm(), name
 
 
+@pytest.mark.parametrize("shard", ["never", "always"])
 def test_a_run_moves_between_one_gpu_and_two_and_learns_what_one_does(
     settings: Settings,
     store: Store,
     conversations: str,
     one: list[dict[str, Any]],
+    shard: str,
 ) -> None:
-    run_id = create(settings, conversations, **VALUES)
+    run_id = create(settings, conversations, **VALUES, shard=shard)
     assert train(settings, run_id, 2, stop=lambda: has_checkpoint(settings, run_id)) == exits.STOPPED
     told = max(event["step"] for event in curve(store, run_id))
     assert (store.run(run_id) / "checkpoints" / f"checkpoint-{told}" / "whole.json").exists()
@@ -66,6 +68,8 @@ def test_a_run_moves_between_one_gpu_and_two_and_learns_what_one_does(
     finish(settings, run_id, 2)
     begun = [event["gpus"] for event in runs.all_events(store, run_id, "status") if "gpus" in event]
     assert begun == [2, 1, 2]
+    shards = [event["shards"] for event in runs.all_events(store, run_id, "memory") if "measured" not in event]
+    assert shards == ([2, 1, 2] if shard == "always" else [1, 1, 1])
     assert_alike(store, run_id, one)
 
 
