@@ -55,13 +55,14 @@ class Planner:
     shards: int = 1
 
     def sharded(self, recipe: Recipe, longest: int) -> "Planner":
-        """This planner with the base sharded among the recipe's GPUs: where it says so, or would not fit one of them. An NF4
-        base is loaded onto each GPU as a whole before it is sharded."""
-        wanted = recipe.shard == "always" or (recipe.shard == "auto" and not self.fits(recipe, longest))
-        possible = self.form in SHARDED and (
-            self.form != "nf4" or self._weights(recipe) + GPU_RUNTIME <= self.available
-        )
-        return replace(self, shards=recipe.gpus) if wanted and possible else self
+        """This planner, or where the recipe says so, or would not fit one of its GPUs, that of a base which is sharded among
+        them. An NF4 base is loaded onto each GPU as a whole before it is sharded."""
+        loads = self.form != "nf4" or self._weights(recipe) + GPU_RUNTIME <= self.available
+        if recipe.shard == "never" or self.form not in SHARDED or not loads:
+            return self
+        several, whole = replace(self, shards=recipe.gpus), self.predict(recipe, longest).total
+        fewer = whole > self.available and several.predict(recipe, longest).total < whole
+        return several if recipe.shard == "always" or fewer else self
 
     def predict(self, recipe: Recipe, longest: int) -> Memory:
         """The peak of a run of the recipe."""
@@ -109,20 +110,11 @@ class Planner:
         short = f"This needs about {needs.total / 2**30:.1f} GiB of memory and {has / 2**30:.1f} GiB are free. "
         change = self.least_change(recipe, longest)
         if change is None:
-            return f"{short}Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB.{self._in_bf16(recipe, longest)}"
+            short += f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
+            shardable = self.form in SHARDED or recipe.gpus == 1
+            return short if shardable else f"{short} More GPUs do not help: MXFP4 weights cannot be sharded among them."
         values = (f"{name} {'on' if value is True else value}" for name, value in change.items())
         return f"{short}The nearest that fits: {', '.join(values)}."
-
-    def _in_bf16(self, recipe: Recipe, longest: int) -> str:
-        """A further sentence where an MXFP4 base would fit the recipe's GPUs in a form that can be sharded among them."""
-        other = replace(self, form="bf16", shards=recipe.gpus)
-        if self.form in SHARDED or recipe.gpus == 1 or not other.fits(recipe, longest):
-            return ""
-        needs = other.predict(recipe, longest).total / 2**30
-        return (
-            " MXFP4 weights cannot be sharded among GPUs, those of 16 bits can be: with precision bf16 each of the "
-            f"{recipe.gpus} GPUs needs about {needs:.1f} GiB."
-        )
 
     def _predict(self, recipe: Recipe, longest: int, *, decoding: bool) -> Memory:
         adapter, count = adapter_parameters(self.config, recipe), tokens(recipe, longest)
@@ -145,7 +137,8 @@ class Planner:
         if self.shards > 1:
             whole = embedding * (1 if self.config.get("tie_word_embeddings") else 2)
             layers = found - whole
-            return int(whole + layers / self.shards + layers * GATHERED / self.config["num_hidden_layers"])
+            gathered = min(1, GATHERED / self.config["num_hidden_layers"])
+            return int(whole + layers * (1 / self.shards + gathered))
         return int(found - (embedding if recipe.offload_embedding and self.on_gpu else 0))
 
     def _activations(self, recipe: Recipe, count: int, decoding: bool) -> int:

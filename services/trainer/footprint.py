@@ -40,7 +40,8 @@ class Footprint:
         context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation, gpus=recipe.gpus)
         if self.shards > 1:
             why = "the recipe says so" if recipe.shard == "always" else "it does not fit one of them"
-            context.log(f"Each of the {self.shards} GPUs keeps a part of the base: {why}.")
+            left_out = " offload_embedding is left out." if recipe.offload_embedding else ""
+            context.log(f"The base is sharded among the {self.shards} GPUs: {why}.{left_out}")
         self.told = {
             "form": NAMES[choice.form],
             "why": choice.why,
@@ -51,9 +52,7 @@ class Footprint:
         if not planner.fits(recipe, longest):
             raise Refused(planner.sentence(recipe, longest))
         if recipe.shard == "always" and self.shards < recipe.gpus:
-            raise Refused(
-                f"A base in {NAMES[choice.form]} cannot be sharded here. Set shard to auto, or precision to bf16."
-            )
+            raise Refused(f"{NAMES[choice.form]} weights cannot be sharded. Set shard to auto, or precision to bf16.")
 
     def mark(self, part: str) -> None:
         """What has been allocated on the GPU since the last call, or given back, is of `part`."""

@@ -55,7 +55,7 @@ def load_base(
         # A checkpoint in MXFP4 is kept so by this; one in 16 bits becomes NF4 while it loads.
         load_in_4bit=cuda and form in ("mxfp4", "nf4"),
         offload_embedding=offload_embedding and cuda and shards == 1,
-        **({"device_map": "cpu"} if shards > 1 and form != "nf4" else {}),
+        **({"device_map": "cpu"} if shards > 1 and form != "nf4" else {}),  # left out, it is Unsloth's own choice
         local_files_only=True,
     )
     model.config.output_router_logits = False  # else the routers' balancing loss is added to the curve

@@ -20,9 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from services.trainer.child import Refused
 
 
-def shard(model: Any, ranks: int) -> None:
-    """Keep of each decoder layer this rank's part alone, on its GPU, and there the rest of the base. The adapter, whose
-    parameters alone may be trainable, is left as it is and where it is. Raises Refused."""
+def shard(model: Any, ranks: int) -> tuple[int, int]:
+    """Keep of each decoder layer this rank's part alone, on its GPU, and there the rest of the base; returns the bytes of
+    that part, and of the layers as a whole. The adapter, whose parameters alone may be trainable, is left as it is and where
+    it is. Raises Refused."""
     frozen, trained = _split(model)
     if any(type(tensor).__name__ == "Params4bit" for tensor in frozen):
         _keep_nf4()
@@ -34,9 +35,10 @@ def shard(model: Any, ranks: int) -> None:
     # It shards nothing more: through it the layers know each other, and the next one is fetched while one computes.
     fully_shard(decoder, mesh=mesh, ignored_params={p for p in decoder.parameters() if not isinstance(p, DTensor)})
     _move([*_split(model)[0], *model.buffers()], device)
-    model.get_base_model().__dict__.pop(
-        "hf_device_map", None
-    )  # PEFT would spread the model anew by the one it was loaded by
+    # by the map with which it was loaded, PEFT would place the model anew when an adapter is read
+    model.get_base_model().__dict__.pop("hf_device_map", None)
+    parts = [p for p in decoder.parameters() if isinstance(p, DTensor)]
+    return sum(p.to_local().nbytes for p in parts), sum(p.numel() * p.element_size() for p in parts)
 
 
 def place(model: Any) -> None:

@@ -64,7 +64,9 @@ def train(context: Context) -> None:
     footprint.mark("adapter")
     attention.install(model)
     if footprint.shards > 1:
-        shard(model, footprint.shards)
+        kept, layers = shard(model, footprint.shards)
+        context.event("sharded", kept=kept, layers=layers)
+        context.log(f"This GPU keeps {kept / 1e6:,.1f} MB of the {layers / 1e6:,.1f} MB of the base's layers.")
         footprint.mark("weights")
         place(model)
         footprint.mark("adapter")
