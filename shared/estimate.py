@@ -147,7 +147,9 @@ def _memory(
         notes.append(str(error))
         return None, None
     notes.append(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
-    planner = memory.Planner(folder, config, choice.form, available or 1 << 62, on_gpu)
+    planner = memory.Planner(folder, config, choice.form, available or 1 << 62, on_gpu).sharded(recipe, longest)
+    if planner.shards > 1:
+        notes.append(f"The base is sharded among the {planner.shards} GPUs, of which each needs this much memory.")
     filled = planner.filled(recipe, longest)
     if filled.batch_size > recipe.batch_size:
         notes.append(f"There is room for {filled.batch_size} rows at once, so as many are done at once.")

@@ -5,7 +5,7 @@ this module says. They count what PyTorch reserves; `RUNTIME` is what CUDA takes
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from shared import hub
 from shared.schemas import Recipe
-from shared.weights import BYTES, Form
+from shared.weights import BYTES, SHARDED, Form
 
 GPU_RUNTIME = 600 << 20  # CUDA's context and kernels
 CPU_RUNTIME = 700 << 20  # Python, torch and what is imported
@@ -22,9 +22,8 @@ ENOUGH = 16_384  # tokens of a micro batch above which it gets no faster
 MARGIN = 0.9  # share of the free memory that a micro batch may be grown to
 MOST_ACCUMULATION = 1024  # that a recipe may have
 GPU_REST = 200 << 20  # what is left over between the allocator's blocks, and small things
-TILED_ROWS = (
-    256  # rows that an expert gets, up to which decoding it a tile at a time is no slower than a layer at a time
-)
+GATHERED = 3  # layers of a sharded base that are whole at a time: the one in use, the next, and where that arrives
+TILED_ROWS = 256  # of an expert, up to which decoding it a tile at a time is no slower than its layer as a whole
 LOGIT_BYTES = 16  # of one logit, with what the loss keeps beside it
 CPU_LOGIT_BYTES = 2.6  # fp32, of those that are supervised, about
 OPTIMIZER_BYTES = {"adamw_8bit": 2.06, "adamw_torch": 8, "adamw_torch_fused": 8}  # of a trainable parameter
@@ -45,13 +44,25 @@ class Memory(BaseModel):
 @dataclass(frozen=True)
 class Planner:
     """What training takes on one base model, in `form`, on one machine with `available` bytes; `config` is the base's
-    `config.json`, `longest` always the longest example, in tokens."""
+    `config.json`, `longest` always the longest example, in tokens. With several `shards` it is what each GPU takes that has
+    one of them."""
 
     folder: Path
     config: dict[str, Any]
     form: Form
     available: int
     on_gpu: bool
+    shards: int = 1
+
+    def sharded(self, recipe: Recipe, longest: int) -> "Planner":
+        """This planner, or where the recipe says so, or would not fit one of its GPUs, that of a base which is sharded among
+        them. An NF4 base is loaded onto each GPU as a whole before it is sharded."""
+        loads = self.form != "nf4" or self._weights(recipe) + GPU_RUNTIME <= self.available
+        if recipe.shard == "never" or self.form not in SHARDED or not loads:
+            return self
+        several, whole = replace(self, shards=recipe.gpus), self.predict(recipe, longest).total
+        fewer = whole > self.available and several.predict(recipe, longest).total < whole
+        return several if recipe.shard == "always" or fewer else self
 
     def predict(self, recipe: Recipe, longest: int) -> Memory:
         """The peak of a run of the recipe."""
@@ -100,7 +111,9 @@ class Planner:
         short = f"This needs about {needs.total / 2**30:.1f} GiB of memory, and there are {has / 2**30:.1f} GiB. "
         change = self.least_change(recipe, longest)
         if change is None:
-            return short + f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
+            short += f"Nothing smaller fits: the base alone takes {needs.weights / 2**30:.1f} GiB."
+            shardable = self.form in SHARDED or recipe.gpus == 1
+            return short if shardable else f"{short} More GPUs do not help: MXFP4 weights cannot be sharded among them."
         values = (f"{name} {'on' if value is True else value}" for name, value in change.items())
         return f"{short}The nearest that fits: {', '.join(values)}."
 
@@ -119,8 +132,14 @@ class Planner:
 
     def _weights(self, recipe: Recipe) -> int:
         total, experts = hub.parameters(self.folder)
-        found = experts * BYTES[self.form] + (total - experts) * (4 if self.form == "fp32" else 2)
-        embedding = self.config["vocab_size"] * self.config["hidden_size"] * 2
+        width = 4 if self.form == "fp32" else 2
+        found = experts * BYTES[self.form] + (total - experts) * width
+        embedding = self.config["vocab_size"] * self.config["hidden_size"] * width
+        if self.shards > 1:
+            whole = embedding * (1 if self.config.get("tie_word_embeddings") else 2)
+            layers = found - whole
+            gathered = min(1, GATHERED / self.config["num_hidden_layers"])
+            return int(whole + layers * (1 / self.shards + gathered))
         return int(found - (embedding if recipe.offload_embedding and self.on_gpu else 0))
 
     def _activations(self, recipe: Recipe, count: int, decoding: bool) -> int:

@@ -74,7 +74,12 @@ class Recipe(Strict):
         1,
         ge=1,
         le=8,
-        description="GPUs that share the batches of a step, each with the whole base model; must divide accumulation",
+        description="GPUs that share the batches of a step; must divide accumulation",
+    )
+    shard: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether each of several GPUs keeps a part of the frozen base only: less memory, and slower; auto does so "
+        "where it does not fit one. Not in MXFP4",
     )
     learning_rate: float = Field(2e-4, gt=0, le=0.1, description="highest learning rate")
     scheduler: Literal["linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup"] = Field(
@@ -144,6 +149,8 @@ class Recipe(Strict):
                 f"{self.gpus} GPUs cannot share the {self.accumulation} batches of a step evenly: set gpus to "
                 f"{', '.join(fit[:-1])}{' or ' if fit[1:] else ''}{fit[-1]}, or accumulation to a multiple of {self.gpus}"
             )
+        if self.shard == "always" and self.gpus == 1:
+            raise ValueError("shard always needs several GPUs: set gpus above 1, or shard to auto")
         if self.scheduler == "cosine_with_min_lr" and self.min_learning_rate is None:
             raise ValueError("scheduler cosine_with_min_lr needs min_learning_rate")
         if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:

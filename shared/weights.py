@@ -17,6 +17,11 @@ BYTES: dict[Form, float] = {
     "bf16": 2.0,
     "fp32": 4.0,
 }  # of a weight, with the scales of its blocks
+SHARDED: tuple[Form, ...] = (
+    "nf4",
+    "bf16",
+    "fp32",
+)  # what FSDP2 shards are parameters, and MXFP4's packed weights are none
 
 
 class WrongForm(ValueError):

@@ -18,8 +18,8 @@ from shared.weights import NAMES, Choice
 
 
 class Footprint:
-    """`recipe` is the one asked for with the micro batch that fills the GPU; `mark` says what has just been made; `report`
-    says how far the prediction was from what came."""
+    """`recipe` is the one asked for with the micro batch that fills the GPU; among `shards` GPUs the base is to be sharded;
+    `mark` says what has just been made; `report` says how far the prediction was from what came."""
 
     def __init__(self, context: Context, recipe: Recipe, folder: Path, choice: Choice, longest: int) -> None:
         """Predict for a longest example of `longest` tokens. Raises Refused, with the nearest recipe that fits, when there
@@ -29,7 +29,8 @@ class Footprint:
         join(context.ranks)
         most = context.settings.train_memory_gib
         hold_to(most)
-        planner = Planner(folder, config, choice.form, least(available(most)), self.on_gpu)
+        planner = Planner(folder, config, choice.form, least(available(most)), self.on_gpu).sharded(recipe, longest)
+        self.shards = planner.shards
         self.recipe = recipe = planner.filled(recipe, longest)
         self.predicted = planner.predict(recipe, longest)
         decode(planner, recipe, longest)
@@ -37,15 +38,26 @@ class Footprint:
         self.seen = 0
         context.log(f"The base is trained in {NAMES[choice.form]}: {choice.why}.")
         context.event("micro_batch", batch_size=recipe.batch_size, accumulation=recipe.accumulation, gpus=recipe.gpus)
-        self.told = {"form": NAMES[choice.form], "why": choice.why, "available": planner.available}
+        if self.shards > 1:
+            why = "the recipe says so" if recipe.shard == "always" else "it does not fit one of them"
+            left_out = " offload_embedding is left out." if recipe.offload_embedding else ""
+            context.log(f"The base is sharded among the {self.shards} GPUs: {why}.{left_out}")
+        self.told = {
+            "form": NAMES[choice.form],
+            "why": choice.why,
+            "shards": self.shards,
+            "available": planner.available,
+        }
         context.event("memory", **self.told, predicted=self.predicted.model_dump())
         if not planner.fits(recipe, longest):
             raise Refused(planner.sentence(recipe, longest))
+        if recipe.shard == "always" and self.shards < recipe.gpus:
+            raise Refused(f"{NAMES[choice.form]} weights cannot be sharded. Set shard to auto, or precision to bf16.")
 
     def mark(self, part: str) -> None:
-        """What has been allocated on the GPU since the last call is `part`."""
+        """What has been allocated on the GPU since the last call, or given back, is of `part`."""
         if self.on_gpu:
-            self.measured[part] = torch.cuda.memory_allocated() - self.seen
+            self.measured[part] = self.measured.get(part, 0) + torch.cuda.memory_allocated() - self.seen
             self.seen = torch.cuda.memory_allocated()
 
     def begin(self) -> None:

@@ -16,6 +16,7 @@ from services.trainer.child import Context
 from services.trainer.curve import Curve
 from services.trainer.order import in_order
 from services.trainer.packing import Flat
+from services.trainer.shard import data_parallel, is_sharded
 from shared import estimate
 from shared.schemas import Recipe
 
@@ -94,21 +95,28 @@ def build_trainer(
     return trainer
 
 
-class WholeValidation(Trainer):
-    """Each rank validates on everything, in batches as large as were asked for, so that the loss depends neither on how
-    many there are nor on the GPU's room. Shared out, the last batch would be filled up with examples seen already."""
+class RankTrainer(Trainer):
+    """What one of several ranks does otherwise than transformers' trainer has it."""
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Each rank validates on everything, in batches as large as were asked for, so that the loss depends neither on how
+        many there are nor on the GPU's room. Shared out, the last batch would be filled up with examples seen already."""
         return DataLoader(
             eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
         )
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: DataLoader | None = None) -> Any:
+        """On GPUs accelerate refuses DDP for a model with sharded weights, which here are none of DDP's business."""
+        if training and model is self.model and is_sharded(model):
+            return data_parallel(self.accelerator.prepare_model(model, evaluation_mode=True))
+        return super()._wrap_model(model, training, dataloader)
 
-class ExampleTrainer(WholeValidation, SFTTrainer):
+
+class ExampleTrainer(RankTrainer, SFTTrainer):
     """TRL's trainer over examples that are token ids already."""
 
 
-class PairTrainer(WholeValidation, DPOTrainer):
+class PairTrainer(RankTrainer, DPOTrainer):
     """TRL's trainer over pairs that are token ids already; its reference is the model with the adapter off."""
 
     def __init__(self, model: Any, **given: Any) -> None:

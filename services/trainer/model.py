@@ -38,8 +38,10 @@ def load_base(
     precision: str = "auto",
     *,
     offload_embedding: bool = False,
+    shards: int = 1,
 ) -> tuple[Any, Any]:
-    """The frozen base model from the cache, and its tokenizer. Raises WrongForm.
+    """The frozen base model from the cache, and its tokenizer. One that is to be sharded is left in the machine's memory,
+    unless it is NF4, which is made on a GPU. Raises WrongForm.
 
     The folder is passed to Unsloth, not the name: for some names it would load another repository in its place."""
     folder = hub.snapshot(repository, revision, context.settings.hf_home)
@@ -52,7 +54,8 @@ def load_base(
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}.get(form),
         # A checkpoint in MXFP4 is kept so by this; one in 16 bits becomes NF4 while it loads.
         load_in_4bit=cuda and form in ("mxfp4", "nf4"),
-        offload_embedding=offload_embedding and cuda,
+        offload_embedding=offload_embedding and cuda and shards == 1,
+        **({"device_map": "cpu"} if shards > 1 and form != "nf4" else {}),  # left out, it is Unsloth's own choice
         local_files_only=True,
     )
     model.config.output_router_logits = False  # else the routers' balancing loss is added to the curve

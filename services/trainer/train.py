@@ -22,6 +22,7 @@ from services.trainer.footprint import Footprint
 from services.trainer.methods import build_trainer
 from services.trainer.model import attach_lora, choose_form, load_base, trainable
 from services.trainer.packing import pack
+from services.trainer.shard import place, shard
 from shared import hub, registry, runs
 from shared.schemas import AdapterCard, Recipe
 
@@ -56,11 +57,19 @@ def train(context: Context) -> None:
         recipe.max_length,
         recipe.precision,
         offload_embedding=recipe.offload_embedding,
+        shards=footprint.shards,
     )
     footprint.mark("weights")
     model = attach_lora(model, recipe)
     footprint.mark("adapter")
     attention.install(model)
+    if footprint.shards > 1:
+        kept, layers = shard(model, footprint.shards)
+        context.event("sharded", kept=kept, layers=layers)
+        context.log(f"This GPU keeps {kept / 1e6:,.1f} MB of the {layers / 1e6:,.1f} MB of the base's layers.")
+        footprint.mark("weights")
+        place(model)
+        footprint.mark("adapter")
     kinds = trainable(model, recipe)
     context.event("trainable", **kinds)
     context.log(
@@ -80,7 +89,10 @@ def train(context: Context) -> None:
         raise Stopped
     if len(validation_set) and (recipe.keep_best or curve.validated_at != trainer.state.global_step):
         trainer.evaluate()
+    held_out = validation_set if len(validation_set) else train_set
     if context.rank:
+        if footprint.shards > 1:
+            proof.after_training(model, held_out)  # rank 0 needs its part of the weights for its own
         return
     if runs.stop_requested(context.store, context.spec.id):
         take_best(context, model, trainer, curve)
@@ -88,7 +100,7 @@ def train(context: Context) -> None:
     validation_loss = curve.validation_loss
 
     context.log("Proving that the adapter is applied and that answers moved.")
-    measured = proof.after_training(model, validation_set if len(validation_set) else train_set)
+    measured = proof.after_training(model, held_out)
     measured |= {"trainable": kinds, "data": counts, "stopped_early": curve.stopped_because, "memory": took}
     context.event("proof", **measured)
 

@@ -39,8 +39,9 @@ def memory(api: Api) -> str:
 
 def test_memory_is_predicted_while_a_run_runs(api: Api) -> None:
     runs.append_event(api.store, RUN, "micro_batch", batch_size=1, accumulation=4, gpus=2)
-    remember(api)
+    remember(api, shards=2)
     said = memory(api)
+    assert "It is sharded among 2 GPUs, each of which keeps a part of every layer." in said
     assert "A step is 4 batches of 1 row, shared by 2 GPUs." in said
     assert "CUDA, Python and their libraries 1.0 GiB" in said and "Together 18.0 GiB when it has ended" in said
 

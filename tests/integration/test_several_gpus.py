@@ -52,20 +52,27 @@ def assert_alike(store: Store, run_id: str, one: list[dict[str, Any]]) -> None:
         assert (tensor - second[name]).norm() <= 1e-2 * tensor.norm(), name
 
 
+@pytest.mark.parametrize(("shard", "gpus"), [("never", [2, 1]), ("always", [2, 1, 2])])
 def test_a_run_moves_between_one_gpu_and_two_and_learns_what_one_does(
     settings: Settings,
     store: Store,
     conversations: str,
     one: list[dict[str, Any]],
+    shard: str,
+    gpus: list[int],
 ) -> None:
-    run_id = create(settings, conversations, **VALUES)
-    assert train(settings, run_id, 2, stop=lambda: has_checkpoint(settings, run_id)) == exits.STOPPED
-    told = max(event["step"] for event in curve(store, run_id))
-    assert (store.run(run_id) / "checkpoints" / f"checkpoint-{told}" / "whole.json").exists()
-    assert train(settings, run_id, 1, stop=lambda: has_checkpoint(settings, run_id, told + 1)) == exits.STOPPED
-    finish(settings, run_id, 2)
+    run_id = create(settings, conversations, **VALUES, shard=shard)
+    told = 0
+    for number in gpus[:-1]:
+        code = train(settings, run_id, number, lambda step=told + 1: has_checkpoint(settings, run_id, step))
+        assert code == exits.STOPPED
+        told = max(event["step"] for event in curve(store, run_id))
+        assert (store.run(run_id) / "checkpoints" / f"checkpoint-{told}" / "whole.json").exists()
+    finish(settings, run_id, gpus[-1])
     begun = [event["gpus"] for event in runs.all_events(store, run_id, "status") if "gpus" in event]
-    assert begun == [2, 1, 2]
+    assert begun == gpus
+    kept = [event["kept"] / event["layers"] for event in runs.all_events(store, run_id, "sharded")]
+    assert kept == ([0.5, 0.5] if shard == "always" else []), "one GPU has all of the base"
     assert_alike(store, run_id, one)
 
 

@@ -130,14 +130,14 @@ GPT_OSS_20B = {
 
 
 @pytest.fixture
-def full_size(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Planner]:
-    """A planner for gpt-oss-20b in MXFP4 on a GPU with so many bytes."""
+def full_size(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planner]:
+    """A planner for gpt-oss-20b, in MXFP4 if nothing else is said, on a GPU with so many bytes."""
     monkeypatch.setattr(hub, "parameters", lambda _: (20_914_757_184, 19_110_297_600))
-    return lambda available: Planner(Path(), GPT_OSS_20B, "mxfp4", available, True)
+    return lambda available, form="mxfp4": Planner(Path(), GPT_OSS_20B, form, available, True)
 
 
 def test_experts_are_decoded_as_a_whole_only_where_it_pays_and_there_is_room(
-    full_size: Callable[[int], Planner],
+    full_size: Callable[..., Planner],
 ) -> None:
     asked, plenty = recipe(batch_size=4, max_length=1024), full_size(1 << 40)
     assert not plenty.decodes(recipe(batch_size=2, max_length=1024), 4096), "256 rows an expert"
@@ -167,7 +167,7 @@ def test_experts_are_decoded_as_a_whole_only_where_it_pays_and_there_is_room(
     ],
 )
 def test_the_prediction_is_within_seven_percent_of_what_an_h200_reserved(
-    full_size: Callable[[int], Planner], values: dict, available: int, reserved: float
+    full_size: Callable[..., Planner], values: dict, available: int, reserved: float
 ) -> None:
     """Peaks in GiB of PyTorch's allocator, CUDA's own memory left out."""
     asked = recipe(**{"lora_rank": 8, "batch_size": 2, "max_length": 1024, **values})
@@ -187,3 +187,47 @@ def test_a_run_that_cannot_fit_is_refused_before_the_model_is_loaded(
         Footprint(context, asked, base, Choice("fp32", "a test says so"), longest=4000)
     told = next(runs.all_events(store, spec.id, "memory"))
     assert told["predicted"]["total"] > told["available"] == smaller
+
+
+@pytest.mark.parametrize(
+    ("form", "gib", "values", "shards"),
+    [
+        ("bf16", 24, {"gpus": 4}, 4),
+        ("bf16", 24, {"gpus": 4, "shard": "never"}, 1),
+        ("bf16", 80, {"gpus": 4}, 1),
+        ("bf16", 80, {"gpus": 4, "shard": "always"}, 4),
+        ("nf4", 16, {"gpus": 2}, 2),
+        ("nf4", 12, {"gpus": 2}, 1),  # it would have to be whole on each GPU before it is sharded
+        ("mxfp4", 12, {"gpus": 2, "shard": "always"}, 1),
+    ],
+)
+def test_a_base_is_sharded_among_several_gpus_where_it_would_not_fit_one(
+    full_size: Callable[..., Planner], form: Form, gib: int, values: dict, shards: int
+) -> None:
+    asked = recipe(batch_size=1, accumulation=8, max_length=1024, **values)
+    found = full_size(gib << 30, form).sharded(asked, 1024)
+    assert found.shards == shards
+    assert found.fits(asked, 1024) == (shards > 1 or gib == 80)
+
+
+def test_of_a_sharded_base_a_gpu_has_its_part_and_the_layers_in_use(full_size: Callable[..., Planner]) -> None:
+    weights = [
+        full_size(1 << 40, "bf16").sharded(recipe(gpus=gpus, shard="always"), 1024).predict(recipe(), 1024).weights
+        for gpus in (2, 4, 8)
+    ]
+    assert (weights[0] - weights[1]) == pytest.approx(2 * (weights[1] - weights[2]), rel=1e-6)
+    embedding_and_head, three_layers = 2 * 2 * 201_088 * 2880, (weights[0] - weights[1]) * 4 * 3 / 24
+    assert weights[2] == pytest.approx(embedding_and_head + three_layers + (weights[0] - weights[1]) / 2, rel=1e-3)
+
+
+def test_what_cannot_be_sharded_is_refused_with_what_can(
+    base: Path, store: Store, settings: Settings, full_size: Callable[..., Planner]
+) -> None:
+    said = full_size(8 << 30).sentence(recipe(gpus=2), 1024)
+    assert said.endswith("More GPUs do not help: MXFP4 weights cannot be sharded among them.")
+    with pytest.raises(ValueError, match="set gpus above 1, or shard to auto"):
+        recipe(shard="always")
+    asked = recipe(gpus=2, shard="always")
+    spec = runs.create(store, "train-x", "train", Job(dataset="d@1", recipe="standard", name="d"), asked)
+    with pytest.raises(Refused, match=r"MXFP4 weights cannot be sharded\. Set shard to auto, or precision to bf16"):
+        Footprint(Context(settings, store, spec, 1), asked, base, Choice("mxfp4", "a test says so"), longest=10)

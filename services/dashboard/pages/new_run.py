@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "evaluate_every", "target_loss", "keep_best", "patience", "patience_threshold", "overfit_below", "save_every",
         "keep_checkpoints",
     ),
-    "Memory": ("precision", "gradient_checkpointing", "fill_memory", "offload_embedding"),
+    "Memory": ("precision", "gradient_checkpointing", "fill_memory", "offload_embedding", "shard"),
     "Tracking": ("log_every", "report_to"),
 }  # fmt: skip
 BASIC = {
