@@ -12,6 +12,7 @@ from shared.harmony.encoder import ROWS
 from shared.harmony.typescript import namespace
 
 MOST_STOPS = 16  # OpenAI takes 4; clients of other servers send more
+LONGEST_STOP = 500  # characters
 
 
 def refuse(says: str) -> PydanticCustomError:
@@ -25,6 +26,8 @@ def _stops(value: Any) -> Any:
         raise refuse("must be a text or a list of texts, none of them empty.")
     if len(stops) > MOST_STOPS:
         raise refuse(f"has {len(stops)} texts; at most {MOST_STOPS} are allowed.")
+    if any(len(stop) > LONGEST_STOP for stop in stops):
+        raise refuse(f"has a text of more than {LONGEST_STOP} characters: an answer cannot be held back so long.")
     return stops
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from services.inference.protocol import new_id
@@ -98,7 +99,8 @@ class ResponseStream:
         if item["type"] == "function_call":
             done = [self._of_item(f"{_ARGUMENTS}.done", name=item["name"], arguments=item["arguments"])]
         else:
-            said = {name: item["content"][0][name] for name in ("text", "logprobs") if name in item["content"][0]}
+            part = deepcopy(item["content"][0])
+            said = {name: part[name] for name in ("text", "logprobs") if name in part}
             done = [self._of_item(f"{_DELTA[item['type']]}.done", content_index=0, **said), self._part("done")]
         return [*done, self._item("done")]
 
@@ -106,20 +108,21 @@ class ResponseStream:
 
     def _event(self, kind: str, **more: Any) -> Event:
         self._sent += 1
-        # What is told is a copy: the items go on growing.
-        return json.loads(json.dumps({"type": kind, "sequence_number": self._sent - 1, **more}))
+        return {"type": kind, "sequence_number": self._sent - 1, **more}
 
     def _whole(self, kind: str) -> Event:
-        return self._event(kind, response=self.response)
+        return self._event(kind, response=deepcopy(self.response))  # it goes on growing, as its items do
 
     def _of_item(self, kind: str, **more: Any) -> Event:
         return self._event(kind, item_id=self.output[-1]["id"], output_index=len(self.output) - 1, **more)
 
     def _item(self, what: str) -> Event:
-        return self._event(f"response.output_item.{what}", output_index=len(self.output) - 1, item=self.output[-1])
+        return self._event(
+            f"response.output_item.{what}", output_index=len(self.output) - 1, item=deepcopy(self.output[-1])
+        )
 
     def _part(self, what: str) -> Event:
-        part = self.output[-1]["content"][0]
+        part = deepcopy(self.output[-1]["content"][0])
         return self._of_item(f"response.content_part.{what}", content_index=0, part=part)
 
 

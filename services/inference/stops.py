@@ -16,6 +16,8 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = stops
         self.found: str | None = None
+        self._beginnings = {stop[:n] for stop in stops for n in range(1, len(stop))}
+        self._longest = max(map(len, self._beginnings), default=0)
         self._held = ""
 
     def feed(self, text: str) -> str:
@@ -28,7 +30,8 @@ class StopStrings:
             end, _, self.found = min(ends)
             self._held = ""
             return held[: end - len(self.found)]
-        keep = max((n for stop in self.stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        lengths = range(min(self._longest, len(held)), 0, -1)
+        keep = next((n for n in lengths if held[len(held) - n :] in self._beginnings), 0)
         ready, self._held = held[: len(held) - keep], held[len(held) - keep :]
         return ready
 
@@ -52,6 +55,8 @@ class ContentStops:
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
         """The deltas to send in place of these."""
+        if not self._strings.stops:
+            return list(deltas)
         ready: list[Delta] = []
         for delta in deltas:
             if self.found is not None:
@@ -68,4 +73,6 @@ class ContentStops:
         return self._content(self._strings.finish())
 
     def _content(self, text: str) -> list[Delta]:
-        return [replace(self._last, text=text)] if text else []
+        if not text:
+            return []
+        return [self._last if text == self._last.text else replace(self._last, text=text)]

@@ -49,6 +49,7 @@ def test_what_clients_send_and_changes_nothing_is_left_alone() -> None:
         ("n", 0, "greater than or equal to 1"),
         ("stop", ["a"] * 17, "at most 16"),
         ("stop", ["a", ""], "none of them empty"),
+        ("stop", "a" * 501, "more than 500 characters"),
         ("stop", 3, "a text or a list of texts"),
         ("logit_bias", {"hello": 1}, "token ids, from 0 to 201087"),
         ("logit_bias", {"201088": 1}, "token ids, from 0 to 201087"),
