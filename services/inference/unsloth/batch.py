@@ -63,7 +63,7 @@ class Batch:
                 sequence.read += count
             at = [row for row, (sequence, _) in enumerate(rows) if not sequence.unread]
             if at:
-                self._say([rows[row][0] for row in at], logits[at])
+                self._say([rows[row][0] for row in at], logits if len(at) == len(rows) else logits[at])
         except Exception:  # of these sequences, perhaps for memory; the others go on
             logger.exception("a pass over %d sequences failed", len(rows))
             error = Unavailable("The model could not go on with this answer; the server's log says why. Try again.")

@@ -9,9 +9,10 @@ from services.inference.engine import Sampling, Token
 
 def draw(logits: torch.Tensor, asked: list[tuple[Sampling, Random]]) -> list[Token]:
     """The next token of each row of `logits` (rows, vocabulary), fp32. A row's token does not depend on the other rows."""
-    likeliest = logits.argmax(-1)
+    plain = [sampling.temperature <= 0 and not sampling.logit_bias for sampling, _ in asked]
+    likeliest = logits.argmax(-1) if any(plain) else logits
     ids = [
-        likeliest[row] if sampling.temperature <= 0 and not sampling.logit_bias else _one(logits[row], sampling, random)
+        likeliest[row] if plain[row] else _one(logits[row], sampling, random)
         for row, (sampling, random) in enumerate(asked)
     ]
     found = torch.stack(ids).tolist()
