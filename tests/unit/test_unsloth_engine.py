@@ -129,7 +129,7 @@ def test_an_answer_whose_time_is_up_ends_and_says_so(live: Live) -> None:
 
 
 def test_told_to_stop_it_ends_what_it_has_begun_and_begins_nothing_new(live: Live) -> None:
-    with live.stream(200, stream_options={"include_usage": True}) as answer:
+    with live.stream(400, stream_options={"include_usage": True}) as answer:
         lines = (line[6:] for line in answer.iter_lines() if line)
         next(lines)
         live.server.handle_exit(signal.SIGTERM, None)
@@ -137,7 +137,7 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_begins_nothing_new(live: Liv
         *_, usage, done = lines
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
     assert refused.json()["error"]["code"] == "stopping"
-    assert json.loads(usage)["usage"]["completion_tokens"] == 200 and done == "[DONE]"
+    assert json.loads(usage)["usage"]["completion_tokens"] == 400 and done == "[DONE]"
     live.thread.join(5)
     assert not live.thread.is_alive()
 
