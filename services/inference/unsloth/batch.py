@@ -23,9 +23,9 @@ class Batch:
         """`model` is a gpt-oss of transformers, patched by Unsloth or not. `cells` is at least the longest sequence."""
         self.adapters = Adapters(model, kept_adapters)
         self.cache = Cache(model.config, cells, model.dtype, model.device)
-        self.schedule = Schedule(Cells(cells), most_running, most_waiting)
-        metrics.WAITING.set_function(lambda: len(self.schedule.waiting))
-        metrics.CACHE_USE.set_function(self.schedule.use)
+        self.schedule = schedule = Schedule(Cells(cells), most_running, most_waiting)
+        metrics.WAITING.set_function(lambda: len(schedule.waiting))  # not of self: it would keep the model in memory
+        metrics.CACHE_USE.set_function(schedule.use)
 
     @torch.inference_mode()
     def step(self) -> bool:
