@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     kept_adapters: int = Field(
         8, ge=1, description="adapters in memory at once; the one not used for longest goes first"
     )
-    deadline_seconds: float = Field(600.0, gt=0, description="the longest that a request may wait and be answered")
+    deadline_seconds: float = Field(3600.0, gt=0, description="the longest that a request may wait and be answered")
     drain_seconds: float = Field(25.0, ge=0, description="how long answers may go on when the server is to stop")
     gguf_parallel: int = Field(4, ge=1, description="requests that llama.cpp answers in one batch")
     gguf_gpu_layers: int = Field(0, ge=0, description="layers of the GGUF model kept on a GPU; 0 is the CPU")

@@ -1,6 +1,5 @@
 """The memory of a real GPU: given back while a run needs it, taken again afterwards. pytest -m gpu tests/gpu"""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +7,13 @@ import pytest
 import torch
 
 from services.inference import residence
-from services.inference.engine import Sampling, UnslothEngine, Weights
+from services.inference.engine import Sampling, Weights
 from services.inference.gguf import pieces
 from services.inference.residence import Away, Base, Residence
+from services.inference.unsloth.engine import UnslothEngine
 from shared.harmony import Encoder
+from shared.settings import Settings
+from tests.unit.test_residence import read
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 MIB = 1 << 20
@@ -21,7 +23,7 @@ PROMPT = "<|start|>user<|message|>When are you open?<|end|><|start|>assistant"
 class Scene:
     """The tiny model on the GPU; `run` is the run that needs it, `moment` the time."""
 
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, settings: Settings) -> None:
         self.run: str | None = None
         self.moment = 0.0
         self.prompt = encoder.encode(pieces(PROMPT))
@@ -29,7 +31,7 @@ class Scene:
         self.residence = Residence(
             UnslothEngine.name,
             lambda: base,
-            lambda base: UnslothEngine(base.folder, 512),
+            lambda base: UnslothEngine(base.folder, settings),
             lambda: self.run,
             lambda: self.moment,
         )
@@ -40,13 +42,14 @@ class Scene:
         return self.residence.state
 
     def ask(self, tokens: int) -> Iterator[int]:
-        weights, sampling = Weights("base", "0"), Sampling(tokens, temperature=0)
-        return self.residence.generate(self.prompt, sampling, weights, threading.Event(), ())
+        return read(self.residence.generate(self.prompt, Sampling(tokens, temperature=0), Weights("base", "0")))
 
 
 @pytest.fixture(scope="module")
 def scene(harmony_tokenizer_dir: Path, encoder: Encoder) -> Scene:
-    return Scene(harmony_tokenizer_dir, encoder)
+    folder = harmony_tokenizer_dir
+    settings = Settings(data=folder, hf_home=folder, redis_url="redis://127.0.0.1:1/0", context_tokens=2048)
+    return Scene(folder, encoder, settings)
 
 
 def memory() -> tuple[int, int]:
@@ -76,7 +79,7 @@ def test_an_answer_that_was_ended_keeps_nothing_of_the_gpu(scene: Scene) -> None
     assert scene.after(1, "train-1") == "leaving"
     assert scene.after(residence.PATIENCE_SECONDS, "train-1") == "leaving"
     with pytest.raises(Away, match="train-1 has the GPU"):
-        next(answer)
+        list(answer)
     assert scene.after(0.1, "train-1") == "asleep"
     allocated, reserved = memory()
     assert allocated < MIB and reserved < 8 * MIB, (allocated, reserved)

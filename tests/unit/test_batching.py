@@ -200,6 +200,7 @@ def test_a_beginning_that_was_read_is_not_read_again(scene: Scene) -> None:
 
 def test_an_adapter_in_use_stays_and_the_one_not_used_for_longest_goes(scene: Scene, monkeypatch) -> None:
     scene.fresh()
+    answered(scene, (3, [1], 1))  # the one that clashes with all others
     monkeypatch.setattr(scene.batch.adapters, "most", 1)
     asked = answered(scene, (1, PROMPTS[0][:20], 12), (2, PROMPTS[0][:20], 12), (1, PROMPTS[0][:20], 3))
     assert all(one.ids == one.expected()[: len(one.ids)] for one in asked)

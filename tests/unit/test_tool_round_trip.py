@@ -1,13 +1,14 @@
 """A tool is called, its result goes back, and the model answers: the whole round with OpenAI's client, a model by script."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from openai import OpenAI
 
+from services.inference.engine import Token
 from shared.harmony import Encoder
 from shared.settings import Settings
 from tests.conftest import BASE
@@ -33,9 +34,10 @@ class Scripted:
         self.encoder, self.script = encoder, list(script)
         self.prompts: list[str] = []
 
-    def generate(self, prompt, sampling, weights, stop, stops) -> Iterator[int]:
+    async def generate(self, prompt, sampling, weights) -> AsyncIterator[list[Token]]:
         self.prompts.append(self.encoder.decode(prompt))
-        yield from stream(self.encoder, self.script.pop(0))
+        for token in stream(self.encoder, self.script.pop(0)):
+            yield [Token(token)]
 
 
 @pytest.fixture

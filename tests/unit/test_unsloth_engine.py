@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_an_answer_whose_time_is_up_ends_and_says_so(live: Live) -> None:
 
 
 def test_told_to_stop_it_ends_what_it_has_begun_and_begins_nothing_new(live: Live) -> None:
-    with live.stream(200, stream_options={"include_usage": True}) as answer:
+    with live.stream(400, stream_options={"include_usage": True}) as answer:
         lines = (line[6:] for line in answer.iter_lines() if line)
         next(lines)
         live.server.handle_exit(signal.SIGTERM, None)
@@ -136,7 +137,7 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_begins_nothing_new(live: Liv
         *_, usage, done = lines
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
     assert refused.json()["error"]["code"] == "stopping"
-    assert json.loads(usage)["usage"]["completion_tokens"] == 200 and done == "[DONE]"
+    assert json.loads(usage)["usage"]["completion_tokens"] == 400 and done == "[DONE]"
     live.thread.join(5)
     assert not live.thread.is_alive()
 
@@ -177,7 +178,7 @@ def test_a_strange_adapter_is_a_400_that_says_why(live: Live, store: Store, tmp_
         assert "strange@v1 does not fit the base model" in answer.json()["error"]["message"]
 
 
-def test_a_closed_engine_ends_its_answers(live: Live) -> None:
+def test_a_closed_engine_ends_its_answers_and_lets_the_model_go(live: Live) -> None:
     async def read() -> int:
         answer, count = live.engine.generate([1, 2], Sampling(900), Weights("base", "b" * 64)), 0
         try:
@@ -188,10 +189,12 @@ def test_a_closed_engine_ends_its_answers(live: Live) -> None:
             return count
         pytest.fail("the answer went on to its end")
 
+    model = weakref.ref(live.engine.batch.adapters.model)
     closing = threading.Event()
     closer = threading.Thread(target=lambda: closing.wait() and live.engine.close())
     closer.start()
     assert 0 < asyncio.run(read()) < 900
     closer.join()
+    assert model() is None
     with pytest.raises(Closed):
         asyncio.run(anext(live.engine.generate([1], Sampling(1), Weights("base", "b" * 64))))

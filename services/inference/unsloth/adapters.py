@@ -4,9 +4,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from services.inference.engine import Unfit, Weights
+
+BROKEN = (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError)  # what PEFT raises for such files
 
 
 class Adapters:
@@ -65,7 +67,7 @@ class Adapters:
                 self.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
             self.peft.eval()
             self._check(weights)
-        except (ValueError, RuntimeError) as error:  # PEFT names modules, shapes and options that it cannot apply
+        except BROKEN as error:
             if self.peft is not None and name in self.peft.peft_config:
                 self._forget(name)
             raise error if isinstance(error, Unfit) else Unfit(_refusal(weights, str(error))) from error
@@ -92,7 +94,7 @@ def _config(weights: Weights) -> Any:
 
     try:
         return PeftConfig.from_pretrained(str(weights.adapter))
-    except (ValueError, TypeError) as error:
+    except BROKEN as error:
         raise Unfit(_refusal(weights, str(error))) from error
 
 

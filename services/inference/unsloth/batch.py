@@ -23,9 +23,9 @@ class Batch:
         """`model` is a gpt-oss of transformers, patched by Unsloth or not. `cells` is at least the longest sequence."""
         self.adapters = Adapters(model, kept_adapters)
         self.cache = Cache(model.config, cells, model.dtype, model.device)
-        self.schedule = Schedule(Cells(cells), most_running, most_waiting)
-        metrics.WAITING.set_function(lambda: len(self.schedule.waiting))
-        metrics.CACHE_USE.set_function(self.schedule.use)
+        self.schedule = schedule = Schedule(Cells(cells), most_running, most_waiting)
+        metrics.WAITING.set_function(lambda: len(schedule.waiting))  # not of self: it would keep the model in memory
+        metrics.CACHE_USE.set_function(schedule.use)
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -63,7 +63,7 @@ class Batch:
                 sequence.read += count
             at = [row for row, (sequence, _) in enumerate(rows) if not sequence.unread]
             if at:
-                self._say([rows[row][0] for row in at], logits[at])
+                self._say([rows[row][0] for row in at], logits if len(at) == len(rows) else logits[at])
         except Exception:  # of these sequences, perhaps for memory; the others go on
             logger.exception("a pass over %d sequences failed", len(rows))
             error = Unavailable("The model could not go on with this answer; the server's log says why. Try again.")

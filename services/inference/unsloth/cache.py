@@ -37,30 +37,29 @@ class View:
     layers: tuple = ()  # some callers look for transformers' own
 
     def __init__(self, cache: Cache, pieces: list[Piece]) -> None:
-        self.cache = cache
-        self.dtype, self.device = cache.keys[0].dtype, cache.keys[0].device
-        ends = np.array([[len(piece.cells)] for piece in pieces])
-        width = max(len(piece.tokens) for piece in pieces)
-        tokens = _on_the_right([piece.tokens for piece in pieces], width)
-        real = np.arange(width) >= width - np.array([[len(piece.tokens)] for piece in pieces])
+        self.cache, self.dtype, device = cache, cache.keys[0].dtype, cache.keys[0].device
+        cells, counts = [piece.cells for piece in pieces], np.array([[len(piece.tokens)] for piece in pieces])
+        ends, width = np.array([[len(row)] for row in cells]), int(counts.max())
+        real = np.arange(width) >= width - counts
         positions = ends - width + np.arange(width)
-        self.tokens = torch.from_numpy(tokens).to(self.device)
-        self.positions = torch.from_numpy(np.where(real, positions, 0)).to(self.device)
-        self.read = torch.from_numpy(real.reshape(-1).nonzero()[0]).to(self.device)
-        self.written = torch.from_numpy(_on_the_right([p.cells for p in pieces], width)[real]).to(self.device)
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device)
+
+        self.tokens = put(_on_the_right([piece.tokens for piece in pieces], width))
+        self.positions = put(np.where(real, positions, 0))
+        self.read = put(real.reshape(-1).nonzero()[0])  # the queries that are no padding, and where they are written
+        self.written = put(_on_the_right(cells, width)[real])
         self.seen: dict[str, torch.Tensor] = {}  # by kind of layer, the cells of each row (rows, keys)
         self.masks: dict[str, torch.Tensor] = {}  # and what each query sees of them (rows, 1, queries, keys)
         for kind, window in cache.windows.items():
             span = min(int(ends.max()), window + width - 1) if window else int(ends.max())
             at = ends - span + np.arange(span)
             distance = positions[:, :, None] - at[:, None, :]
-            visible = (distance >= 0) & (at >= 0)[:, None, :] & real[:, :, None]
-            visible &= distance < window if window else True
-            self.seen[kind] = torch.from_numpy(_on_the_right([p.cells for p in pieces], span)).to(self.device)
-            mask = torch.from_numpy(visible[:, None]).to(self.device)
-            self.masks[kind] = torch.zeros(mask.shape, dtype=self.dtype, device=self.device).masked_fill_(
-                ~mask, torch.finfo(self.dtype).min
-            )
+            visible = (distance >= 0) & (distance < (window or np.inf)) & (at >= 0)[:, None] & real[:, :, None]
+            mask = torch.zeros(visible.shape, dtype=self.dtype, device=device)
+            self.masks[kind] = mask.masked_fill_(put(~visible), torch.finfo(self.dtype).min)[:, None]
+            self.seen[kind] = put(_on_the_right(cells, span))
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any

@@ -55,9 +55,9 @@ class Cells:
     def shared(self, sha256: str, tokens: Sequence[int], running: Iterable[Read]) -> array:
         """Hold the cells of the longest beginning of `tokens` that has been read with the same weights, all but the last
         token: to know what follows, one must be read."""
-        length, found = 0, None
+        length, found, wanted = 0, None, tokens[:-1]
         for read in (*self.kept, *running):
-            if read.sha256 == sha256 and (common := _common(read.tokens, tokens[:-1])) > length:
+            if read.sha256 == sha256 and (common := _common(read.tokens, wanted)) > length:
                 length, found = common, read
         if found is None:
             return array("q")

@@ -1,7 +1,6 @@
 """From the model's logits to the next token of each sequence."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from random import Random
 
 import numpy as np
@@ -16,12 +15,15 @@ def draw(
     """The next token of each row of `logits` (rows, vocabulary), fp32. A row's token does not depend on the other rows.
 
     A row that has bits in `allowed`, the lowest of the first byte for id 0, draws none of the tokens whose bit is not set."""
-    likeliest = logits.argmax(-1)
+    bits = allowed or [None] * len(asked)
+    plain = [
+        masked is None and sampling.temperature <= 0 and not sampling.logit_bias
+        for (sampling, _), masked in zip(asked, bits, strict=True)
+    ]
+    likeliest = logits.argmax(-1) if any(plain) else logits
     ids = [
-        likeliest[row]
-        if bits is None and sampling.temperature <= 0 and not sampling.logit_bias
-        else _one(_only(bits, logits[row]), sampling, random)
-        for row, ((sampling, random), bits) in enumerate(zip_longest(asked, allowed))
+        likeliest[row] if plain[row] else _one(_only(bits[row], logits[row]), sampling, random)
+        for row, (sampling, random) in enumerate(asked)
     ]
     found = torch.stack(ids).tolist()
     return [
