@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
-from services.inference.constraint import check_schema
 from services.inference.grammar import ANY_OBJECT, Schema
+from services.inference.json_schema import check_schema
 from shared.harmony.encoder import ROWS
 from shared.harmony.typescript import namespace
 
