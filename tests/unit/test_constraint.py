@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from services.inference.constraint import Constraint
-from services.inference.grammar import ANY_OBJECT, grammar
+from services.inference.grammar import ANY_OBJECT, answer_grammar
 from shared.harmony import Encoder, Parser
 from shared.harmony.encoder import CALL, RETURN, ROWS
 from tests.unit.test_harmony import stream
@@ -62,14 +62,14 @@ def _may_come(mask: bytes, token: int) -> bool:
 def test_the_answer_follows_its_schema_and_thinking_is_free(answer: str, fits: bool, encoder: Encoder) -> None:
     for before in (FINAL, THOUGHT + FINAL, "<|channel|>final <|constrain|>json<|message|>"):
         ids = stream(encoder, before + answer + "<|return|>")
-        assert takes(Constraint(encoder, grammar(PERSON)), ids) is fits
+        assert takes(Constraint(encoder, answer_grammar(PERSON)), ids) is fits
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_drawn_from_the_allowed_ids_is_valid(seed: int, encoder: Encoder) -> None:
     """A model that draws at random, though it likes to come to an end."""
     chance, parser = random.Random(seed), Parser(encoder)
-    constraint = Constraint(encoder, grammar(PERSON, [FIND], must_call=bool(seed % 2)))
+    constraint = Constraint(encoder, answer_grammar(PERSON, [FIND], must_call=bool(seed % 2)))
     endings = stream(encoder, '<|return|><|call|><|end|>"}],')
     for token in stream(encoder, THOUGHT):
         constraint.advance(token)
@@ -89,7 +89,7 @@ def test_whatever_is_drawn_from_the_allowed_ids_is_valid(seed: int, encoder: Enc
 
 
 def test_after_its_end_an_answer_can_only_return(encoder: Encoder) -> None:
-    constraint = Constraint(encoder, grammar({"enum": [7]}))
+    constraint = Constraint(encoder, answer_grammar({"enum": [7]}))
     for token in stream(encoder, FINAL + "7"):
         constraint.advance(token)
     mask = constraint.allowed()
@@ -108,22 +108,22 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_that_is_demanded_comes_in_any_of_its_spellings(name: str, encoder: Encoder) -> None:
-    demanded = grammar(None, [NOW, FIND], must_call=True)
+    demanded = answer_grammar(None, [NOW, FIND], must_call=True)
     assert takes(Constraint(encoder, demanded), stream(encoder, THOUGHT + CALLS[name]))
     assert not takes(Constraint(encoder, demanded), stream(encoder, FINAL))
     assert not takes(Constraint(encoder, demanded), stream(encoder, " to=functions.other<|channel|>"))
-    assert not takes(Constraint(encoder, grammar(None, [FIND], must_call=True)), stream(encoder, CALLS[name]))
+    assert not takes(Constraint(encoder, answer_grammar(None, [FIND], must_call=True)), stream(encoder, CALLS[name]))
 
 
 def test_with_tools_an_answer_by_schema_or_a_call_may_come(encoder: Encoder) -> None:
-    either = grammar(ANY_OBJECT, [NOW])
+    either = answer_grammar(ANY_OBJECT, [NOW])
     assert takes(Constraint(encoder, either), stream(encoder, FINAL + '{"x": [1, {}]}<|return|>'))
     assert takes(Constraint(encoder, either), stream(encoder, CALLS["after words to the user"]))
     assert not takes(Constraint(encoder, either), stream(encoder, FINAL + "[]"))
 
 
 def test_a_strict_tool_has_its_arguments_by_schema_and_the_answer_is_free(encoder: Encoder) -> None:
-    strict = grammar(None, [FIND])
+    strict = answer_grammar(None, [FIND])
     call = " to=functions.find<|channel|>commentary json<|message|>"
     assert takes(Constraint(encoder, strict), stream(encoder, FINAL + "Nobody.\n\nSorry!<|return|>"))
     assert takes(Constraint(encoder, strict), [*stream(encoder, call + '{"name":"Bo","age":1}'), CALL])
@@ -131,9 +131,9 @@ def test_a_strict_tool_has_its_arguments_by_schema_and_the_answer_is_free(encode
 
 
 def test_where_anything_may_come_there_is_no_grammar() -> None:
-    assert grammar(None) is None and grammar(None, [NOW]) is None
+    assert answer_grammar(None) is None and answer_grammar(None, [NOW]) is None
 
 
 def test_a_token_out_of_turn_is_refused(encoder: Encoder) -> None:
     with pytest.raises(ValueError, match="within its grammar"):
-        Constraint(encoder, grammar(ANY_OBJECT)).advance(CALL)
+        Constraint(encoder, answer_grammar(ANY_OBJECT)).advance(CALL)
