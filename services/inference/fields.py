@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
-from services.inference.constraint import check_schema
 from services.inference.grammar import ANY_OBJECT, Schema
+from services.inference.json_schema import check_schema
 from shared.harmony.encoder import ROWS
 from shared.harmony.typescript import namespace
 
@@ -160,18 +160,18 @@ ToolChoice = Annotated[Literal["none", "auto", "required"] | NamedFunction, Befo
 # ---- what cannot be had
 
 _NOTHING = (None, False, "", [], {})
-_NO_PENALTIES = "is not supported: leave it out, or send {harmless}."
+_LEAVE_OUT = "is not supported: leave it out, or send {harmless}."
 _NO_SOUND = "asks for more than text, and this model reads and writes text only: leave it out."
 _USE_FORMAT = "is not supported: send the schema as response_format, of type json_schema."
 _NOT_HERE = "is not supported: leave it out."
 
 # field: what may be sent because it asks for nothing, and what is said of anything else
 SAMPLING: dict[str, tuple[tuple[Any, ...], str]] = {
-    "frequency_penalty": ((0,), _NO_PENALTIES),
-    "presence_penalty": ((0,), _NO_PENALTIES),
-    "repetition_penalty": ((1,), _NO_PENALTIES),
+    "frequency_penalty": ((0,), _LEAVE_OUT),
+    "presence_penalty": ((0,), _LEAVE_OUT),
+    "repetition_penalty": ((1,), _LEAVE_OUT),
     "best_of": ((1,), "is not supported: ask for several answers with n, and choose."),
-    "min_tokens": ((0,), _NO_PENALTIES),
+    "min_tokens": ((0,), _LEAVE_OUT),
     "ignore_eos": ((), _NOT_HERE),
     "stop_token_ids": ((), "is not supported: name what is to end the answer in stop."),
     "bad_words": ((), "is not supported: use logit_bias."),

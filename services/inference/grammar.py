@@ -27,7 +27,9 @@ _CALL = (
 )
 
 
-def grammar(answer: Schema | None, tools: Sequence[Mapping[str, Any]] = (), *, must_call: bool = False) -> str | None:
+def answer_grammar(
+    answer: Schema | None, tools: Sequence[Mapping[str, Any]] = (), *, must_call: bool = False
+) -> str | None:
     """The grammar of what is generated after the prompt's `<|start|>assistant`; None where anything may come.
 
     Args:

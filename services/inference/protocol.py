@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from services.inference import fields, messages
 from services.inference.fields import refuse
-from services.inference.grammar import grammar
+from services.inference.grammar import answer_grammar
 from shared.harmony import Piece
 from shared.schemas import Effort
 
@@ -102,7 +102,7 @@ class ChatRequest(fields.refusing(fields.CHAT), _Request):  # type: ignore[misc]
         chosen = self.tool_choice.name if isinstance(self.tool_choice, fields.NamedFunction) else None
         callable_ = [tool for tool in self._tools if chosen in (None, tool["function"]["name"])]
         answer = self.response_format.answer if self.response_format else None
-        return grammar(answer, [tool["function"] for tool in callable_], must_call=self.must_call)
+        return answer_grammar(answer, [tool["function"] for tool in callable_], must_call=self.must_call)
 
     def conversation(self) -> dict[str, Any]:
         """The conversation as harmony renders it, without the last message where the model goes on with that.

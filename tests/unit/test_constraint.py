@@ -1,4 +1,4 @@
-"""Under a grammar only what the request asked for can be generated; where a schema is wrong, it is said where."""
+"""Under a grammar only what the request asked for can be generated."""
 
 import json
 import random
@@ -6,8 +6,8 @@ import random
 import jsonschema
 import pytest
 
-from services.inference.constraint import Constraint, check_schema
-from services.inference.grammar import ANY_OBJECT, grammar
+from services.inference.constraint import Constraint
+from services.inference.grammar import ANY_OBJECT, answer_grammar
 from shared.harmony import Encoder, Parser
 from shared.harmony.encoder import CALL, RETURN, ROWS
 from tests.unit.test_harmony import stream
@@ -62,14 +62,14 @@ def _may_come(mask: bytes, token: int) -> bool:
 def test_the_answer_follows_its_schema_and_thinking_is_free(answer: str, fits: bool, encoder: Encoder) -> None:
     for before in (FINAL, THOUGHT + FINAL, "<|channel|>final <|constrain|>json<|message|>"):
         ids = stream(encoder, before + answer + "<|return|>")
-        assert takes(Constraint(encoder, grammar(PERSON)), ids) is fits
+        assert takes(Constraint(encoder, answer_grammar(PERSON)), ids) is fits
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_drawn_from_the_allowed_ids_is_valid(seed: int, encoder: Encoder) -> None:
     """A model that draws at random, though it likes to come to an end."""
     chance, parser = random.Random(seed), Parser(encoder)
-    constraint = Constraint(encoder, grammar(PERSON, [FIND], must_call=bool(seed % 2)))
+    constraint = Constraint(encoder, answer_grammar(PERSON, [FIND], must_call=bool(seed % 2)))
     endings = stream(encoder, '<|return|><|call|><|end|>"}],')
     for token in stream(encoder, THOUGHT):
         constraint.advance(token)
@@ -89,7 +89,7 @@ def test_whatever_is_drawn_from_the_allowed_ids_is_valid(seed: int, encoder: Enc
 
 
 def test_after_its_end_an_answer_can_only_return(encoder: Encoder) -> None:
-    constraint = Constraint(encoder, grammar({"enum": [7]}))
+    constraint = Constraint(encoder, answer_grammar({"enum": [7]}))
     for token in stream(encoder, FINAL + "7"):
         constraint.advance(token)
     mask = constraint.allowed()
@@ -108,22 +108,22 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_that_is_demanded_comes_in_any_of_its_spellings(name: str, encoder: Encoder) -> None:
-    demanded = grammar(None, [NOW, FIND], must_call=True)
+    demanded = answer_grammar(None, [NOW, FIND], must_call=True)
     assert takes(Constraint(encoder, demanded), stream(encoder, THOUGHT + CALLS[name]))
     assert not takes(Constraint(encoder, demanded), stream(encoder, FINAL))
     assert not takes(Constraint(encoder, demanded), stream(encoder, " to=functions.other<|channel|>"))
-    assert not takes(Constraint(encoder, grammar(None, [FIND], must_call=True)), stream(encoder, CALLS[name]))
+    assert not takes(Constraint(encoder, answer_grammar(None, [FIND], must_call=True)), stream(encoder, CALLS[name]))
 
 
 def test_with_tools_an_answer_by_schema_or_a_call_may_come(encoder: Encoder) -> None:
-    either = grammar(ANY_OBJECT, [NOW])
+    either = answer_grammar(ANY_OBJECT, [NOW])
     assert takes(Constraint(encoder, either), stream(encoder, FINAL + '{"x": [1, {}]}<|return|>'))
     assert takes(Constraint(encoder, either), stream(encoder, CALLS["after words to the user"]))
     assert not takes(Constraint(encoder, either), stream(encoder, FINAL + "[]"))
 
 
 def test_a_strict_tool_has_its_arguments_by_schema_and_the_answer_is_free(encoder: Encoder) -> None:
-    strict = grammar(None, [FIND])
+    strict = answer_grammar(None, [FIND])
     call = " to=functions.find<|channel|>commentary json<|message|>"
     assert takes(Constraint(encoder, strict), stream(encoder, FINAL + "Nobody.\n\nSorry!<|return|>"))
     assert takes(Constraint(encoder, strict), [*stream(encoder, call + '{"name":"Bo","age":1}'), CALL])
@@ -131,35 +131,9 @@ def test_a_strict_tool_has_its_arguments_by_schema_and_the_answer_is_free(encode
 
 
 def test_where_anything_may_come_there_is_no_grammar() -> None:
-    assert grammar(None) is None and grammar(None, [NOW]) is None
+    assert answer_grammar(None) is None and answer_grammar(None, [NOW]) is None
 
 
 def test_a_token_out_of_turn_is_refused(encoder: Encoder) -> None:
     with pytest.raises(ValueError, match="within its grammar"):
-        Constraint(encoder, grammar(ANY_OBJECT)).advance(CALL)
-
-
-@pytest.mark.parametrize(
-    ("schema", "says"),
-    [
-        ({"type": "objekt"}, "at /: Invalid type: objekt"),
-        ({"properties": {"a": {"items": {"type": "foo"}}}}, "at /properties/a/items: Invalid type: foo"),
-        ({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "c"}}}, "at /properties/a: Invalid type"),
-        ({"anyOf": [{}, {"properties": {"q": {"uniqueItems": True}}}]}, "at /anyOf/1/properties/q: Unimplemented keys"),
-        ({"properties": {"a": {"pattern": "("}}}, "at /properties/a: regex parse error"),
-        ({"$ref": "#/nowhere"}, "at /: Pointer '/nowhere' does not exist"),
-        ({"properties": 3}, "at /: properties must be an object"),
-        ({"minimum": 5, "maximum": 1, "type": "integer"}, "at /: Unsatisfiable schema"),
-        ({"not": {"type": "string"}, "x-guidance": {"lenient": True}}, "at /: Unimplemented keys"),
-    ],
-)
-def test_a_schema_that_cannot_be_used_is_refused_with_the_place(schema: dict, says: str) -> None:
-    with pytest.raises(ValueError) as refused:
-        check_schema(schema)
-    assert str(refused.value).startswith(says)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_good_schema_is_not_refused() -> None:
-    check_schema(PERSON)
-    check_schema({})
+        Constraint(encoder, answer_grammar(ANY_OBJECT)).advance(CALL)
