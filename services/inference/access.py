@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from services.inference.generation import Generation
 
 QUIET = ("/health", "/metrics")  # asked every few seconds by machines; logged when they fail
-GENERATING = ("/v1/chat/completions", "/v1/completions")
+GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 LEFT = 499  # nginx's status for a request whose client has closed the connection
 logger = logging.getLogger("tandem.access")
 

@@ -1,5 +1,6 @@
 """One answer of chat as its tokens come: parsed, cut at a stop, its thinking capped, its log-probabilities kept."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class Answer:
         then = "call" if request.must_call else "answer"
         self.thinking = ThinkingBudget(request.thinking_token_budget, encoder, then)
         self.thought_enough = False
-        self._owed: list[dict[str, Any]] = []
+        self._owed: deque[dict[str, Any]] = deque()
+        self._due = 0  # bytes of the content that was sent, without those of the tokens that were told
         self._content: list[str] = []
         self._reasoning: list[str] = []
 
@@ -87,9 +89,10 @@ class Answer:
         return said
 
     def _paid(self, text: str) -> list[dict[str, Any]]:
-        """The log-probabilities owed with `text`: all that came, but for tokens that a stop string cut off."""
-        paid, self._owed = self._owed, []
-        cut = sum(len(entry["bytes"]) for entry in paid) - len(text.encode()) if self.over else 0
-        while paid and len(paid[-1]["bytes"]) <= cut:
-            cut -= len(paid.pop()["bytes"])
+        """The log-probabilities that are due with `text`: of the tokens that it has something of."""
+        self._due += len(text.encode())
+        paid = []
+        while self._owed and self._due > 0:
+            paid.append(self._owed.popleft())
+            self._due -= len(paid[-1]["bytes"])
         return paid

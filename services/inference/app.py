@@ -197,8 +197,11 @@ async def _all_begin(generations: list[Generation]) -> None:
 
 async def _gathered(works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
     """The results of all. Raises what the first that fails raises, and lets none go on then."""
-    async with TaskGroup() as group:
-        tasks = [group.create_task(work) for work in works]
+    try:
+        async with TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

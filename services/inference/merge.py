@@ -9,6 +9,10 @@ Item = TypeVar("Item")
 
 async def merged(streams: Sequence[AsyncIterator[Item]]) -> AsyncIterator[Item]:
     """The items of all `streams` in the order in which they come. Raises what the first stream that fails raises."""
+    if len(streams) == 1:
+        async for item in streams[0]:
+            yield item
+        return
     items: asyncio.Queue[Item | None] = asyncio.Queue()
 
     async def read(stream: AsyncIterator[Item]) -> None:
@@ -21,8 +25,8 @@ async def merged(streams: Sequence[AsyncIterator[Item]]) -> AsyncIterator[Item]:
     reading = [asyncio.create_task(read(stream)) for stream in streams]
     try:
         for _ in streams:
-            while (item := await items.get()) is not None:
-                yield item
+            while (found := await items.get()) is not None:
+                yield found
         for task in reading:
             await task
     finally:
