@@ -85,7 +85,6 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
             asked.top_k,
             asked.min_p,
             asked.seed,
-            stops=STOPS,
             logit_bias=asked.logit_bias,
             deadline=min(asked.deadline or settings.deadline_seconds, settings.deadline_seconds),
             **more,
@@ -110,7 +109,8 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         rendered = render(body.conversation(), date=now()[:10], effort=body.effort, generate=True)
         prompt = await run_in_threadpool(base.encoder.encode, rendered) + begun
         most = body.max_completion_tokens or body.max_tokens
-        more = {"grammar": body.grammar, "begun": len(begun), "logprobs": body.top_logprobs if body.logprobs else None}
+        logprobs = body.top_logprobs if body.logprobs else None
+        more = {"stops": STOPS, "grammar": body.grammar, "begun": len(begun), "logprobs": logprobs}
         made = await begin(request, base, body, prompt, most, body.n, **more)
         return [Chat(index, one, Answer(body, base.encoder, begun)) for index, one in enumerate(made)]
 
@@ -142,7 +142,8 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         if not prompt or not all(0 <= token < encoder.vocab_size for token in prompt):
             says = f"must be a text, or a list of token ids from 0 to {encoder.vocab_size - 1}, and not empty."
             raise Unreadable("prompt", says)
-        made = await begin(request, base, body, prompt, body.max_tokens, body.n, logprobs=body.logprobs)
+        more = {"stops": () if body.ignore_eos else STOPS, "logprobs": body.logprobs}
+        made = await begin(request, base, body, prompt, body.max_tokens, body.n, **more)
         texts = [Text(index, one, StopStrings(body.stop)) for index, one in enumerate(made)]
         ident, headers = new_id("cmpl"), answers.headers(made)
         if body.stream:

@@ -172,7 +172,6 @@ SAMPLING: dict[str, tuple[tuple[Any, ...], str]] = {
     "repetition_penalty": ((1,), _LEAVE_OUT),
     "best_of": ((1,), "is not supported: ask for several answers with n, and choose."),
     "min_tokens": ((0,), _LEAVE_OUT),
-    "ignore_eos": ((), _NOT_HERE),
     "stop_token_ids": ((), "is not supported: name what is to end the answer in stop."),
     "bad_words": ((), "is not supported: use logit_bias."),
     "allowed_token_ids": ((), "is not supported: use logit_bias."),
@@ -185,6 +184,7 @@ SAMPLING: dict[str, tuple[tuple[Any, ...], str]] = {
     "guided_grammar": ((), _USE_FORMAT),
 }
 CHAT = {
+    "ignore_eos": ((), "is for completions: a turn of chat has an end."),
     "modalities": ((["text"],), _NO_SOUND),
     "audio": ((), _NO_SOUND),
     "web_search_options": (

@@ -40,6 +40,7 @@ class LlamaEngine:
             "repeat_penalty": 1.0,
             "logit_bias": [[id_, bias] for id_, bias in sampling.logit_bias.items()],
             "seed": sampling.seed if sampling.seed is not None else -1,
+            "ignore_eos": not sampling.stops,
             "stream": True,
             "cache_prompt": True,
         }
@@ -50,7 +51,9 @@ class LlamaEngine:
                     raise Unavailable(f"llama.cpp answered {answer.status_code}: {said}")
                 async for chunk in _events(answer):
                     ids = encoder.encode(pieces(chunk.get("content", "")))
-                    if chunk.get("stop") and chunk.get("stop_type") == "eos":  # its token was not shown
+                    if (
+                        chunk.get("stop") and chunk.get("stop_type") == "eos" and sampling.stops
+                    ):  # its token was not shown
                         ids.append(sampling.stops[0])
                     end = next((place for place, id_ in enumerate(ids) if id_ in sampling.stops), len(ids))
                     if ids:

@@ -138,6 +138,7 @@ class CompletionRequest(fields.refusing(fields.COMPLETION), _Request):  # type: 
     prompt: str | list[int]
     max_tokens: int | None = Field(16, ge=1)
     logprobs: int | None = Field(None, ge=0, le=20, description="how many of the likeliest tokens are told with each")
+    ignore_eos: bool = Field(False, description="as in vLLM: go on for max_tokens, whatever comes; to measure speed")
 
 
 def new_id(prefix: str, joint: str = "-") -> str:

@@ -102,7 +102,7 @@ def level(asked: Asked, prompts: Iterator[list[int]], tokens: int, concurrency: 
 
 
 def counting(encoder: Encoder, tokens: int, seed: int) -> Iterator[list[int]]:
-    """Prompts of `tokens` token ids each, in which an answer that counts has been begun, so that it goes on for long.
+    """Prompts of `tokens` token ids each, in which an answer that counts has been begun.
 
     They are the same in every run but for a number at their head, which follows from `seed`: by it no server has one of them
     in a cache, where prompts are found by how they begin."""

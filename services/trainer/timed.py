@@ -30,11 +30,11 @@ class Answer:
 
 
 def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check: Callable[[], None]) -> Answer:
-    """One greedy answer of up to `tokens` tokens to a prompt of token ids, by `POST /v1/completions`.
+    """One greedy answer of `tokens` tokens, whatever they are, to a prompt of token ids, by `POST /v1/completions`.
 
     Tokens are counted by the server, whose `usage` is the stream's last chunk: a chunk of text may hold several, or a part
     of one, and the token that ends an answer has none. `check` is called with every line and may raise. Raises NoAnswer."""
-    options = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+    options = {"temperature": 0, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
     body = {"model": model, "prompt": prompt, "max_tokens": tokens, **options}
     asked = last = time.monotonic()
     first = usage = None

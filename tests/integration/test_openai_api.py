@@ -63,6 +63,13 @@ def test_log_probabilities_spell_the_answer_and_rank_what_was_drawn_first(client
     assert "".join(raw.choices[0].logprobs.tokens) == raw.choices[0].text
 
 
+@pytest.mark.parametrize("model", [BASE, EXPORT])
+def test_an_answer_that_ignores_its_end_has_as_many_tokens_as_were_asked_for(client: OpenAI, model: str) -> None:
+    prompt = "<|start|>user<|message|>Hi<|end|><|start|>assistant"
+    asked = {"model": model, "prompt": prompt, "max_tokens": 90, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    assert client.completions.create(**asked).usage.completion_tokens == 90
+
+
 def test_a_bias_bans_a_token_and_forces_another(client: OpenAI) -> None:
     first = chat(client, BASE, temperature=0, max_tokens=1, extra_body={"return_token_ids": True}).choices[0].token_ids
     other = chat(client, BASE, temperature=0, max_tokens=1, logit_bias={str(first[0]): -100},
