@@ -1,7 +1,10 @@
 """A page is used before its scripts have run: on a slow line what was clicked is done late, once, and never lost."""
 
+import json
 import re
+import shutil
 import time
+from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect
 
@@ -35,6 +38,18 @@ def test_a_button_pressed_before_the_scripts_asks_when_they_are_there(trained: S
     expect(page.get_by_role("dialog")).to_have_count(1)
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_file_chosen_before_the_scripts_is_read_when_they_are_there(
+    trained: Site, page: Page, tmp_path: Path
+) -> None:
+    row = {"messages": [{"role": "user", "content": "Early?"}, {"role": "assistant", "content": "Early."}]}
+    (tmp_path / "early.jsonl").write_text(json.dumps(row) + "\n")
+    page.route("**/datasets.js", late)
+    page.goto("/datasets", wait_until="commit")
+    page.set_input_files("input[type=file]", tmp_path / "early.jsonl")
+    expect(page).to_have_url(re.compile("/datasets/early@"), timeout=60_000)
+    shutil.rmtree(trained.store.datasets() / "early")
 
 
 def test_a_question_asked_before_the_scripts_is_answered(trained: Site, page: Page) -> None:

@@ -1,5 +1,6 @@
-// Until the page's own scripts have run, a button of theirs would do nothing, and a form of theirs would be sent by the
-// browser and lost, a chosen file never read. What is done so early is kept, and done when they are there. (Loaded before the page, not as a module.)
+// Until the page's own scripts have run, a button of theirs would do nothing, a form of theirs would be sent by the browser
+// and lost, and a chosen file would never be read. What is done so early is kept, and done when they are there. (Loaded
+// before the page, not as a module.)
 {
   const kept = [];
   const forms = "form:is([data-api], :not([action], [method], [hx-get]))";
