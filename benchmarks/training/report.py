@@ -10,8 +10,9 @@ JSON = FOLDER / "training.json"
 HEAD = """# Training gpt-oss-20b
 
 Made by `python -m benchmarks.training`. The weights are random and of the real shapes: speed and memory depend on the shapes.
-Tokens are useful ones, padding is not counted. Each ratio is of two measurements in one run on one machine; medians of the
-steps after the kernels have been compiled. Bare is Unsloth as its documentation uses it: a loop around the model, random tokens.
+Tokens are useful ones, padding is not counted. Each ratio is of two measurements in one run on one machine, after the first steps,
+in which kernels are compiled: ours over all steps with what is written between them, the baseline's median step.
+Bare is Unsloth as its documentation uses it: a loop around the model, random tokens.
 
 """
 

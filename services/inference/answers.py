@@ -68,7 +68,7 @@ async def chat_chunks(chats: list[Chat], body: ChatRequest, ident: str) -> Async
 
 def chat_answer(chats: list[Chat], body: ChatRequest, ident: str) -> Json:
     prompt = {"prompt_token_ids": chats[0].generation.prompt} if body.return_token_ids else {}
-    told = _told([chat.generation for chat in chats]) | {"usage": chat_usage(chats)}
+    told = _told([chat.generation for chat in chats], chat_usage(chats))
     return envelope("chat.completion", ident, body.model, [chat.choice(body) for chat in chats], **prompt, **told)
 
 
@@ -148,7 +148,8 @@ async def text_choice(text: Text, body: CompletionRequest) -> Json:
 
 
 def text_answer(texts: list[Text], choices: list[Json], body: CompletionRequest, ident: str) -> Json:
-    return envelope("text_completion", ident, body.model, choices, **_told([text.generation for text in texts]))
+    generations = [text.generation for text in texts]
+    return envelope("text_completion", ident, body.model, choices, **_told(generations, usage(generations)))
 
 
 def fingerprint(generations: list[Generation]) -> str:
@@ -171,9 +172,9 @@ def usage(generations: list[Generation]) -> Json:
     return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
 
-def _told(generations: list[Generation]) -> Json:
+def _told(generations: list[Generation], used: Json) -> Json:
     return {
-        "usage": usage(generations),
+        "usage": used,
         "timings": generations[0].timings(),
         "system_fingerprint": fingerprint(generations),
     }

@@ -84,7 +84,6 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
             asked.top_p,
             asked.top_k,
             asked.min_p,
-            asked.seed,
             logit_bias=asked.logit_bias,
             deadline=min(asked.deadline or settings.deadline_seconds, settings.deadline_seconds),
             **more,

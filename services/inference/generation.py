@@ -76,14 +76,18 @@ class Generation:
         that have not been told."""
         ids: list[int] = []  # of what was not told
         async for tokens in self.batches():
-            ids += [token.id for token in tokens if token.id not in self.sampling.stops]
-            text = self.encoder.decode(ids)
-            if text and not text.endswith("\ufffd"):  # the rest of that character is still to come
-                ids = []
-                if ready := stops.feed(text):
-                    yield ready, self.untold()
-            if stops.found is not None:
-                await self._end_at(0)
+            ready = ""
+            for place, token in enumerate(tokens, 1):
+                ids += [token.id] if token.id not in self.sampling.stops else []
+                text = self.encoder.decode(ids)
+                if text and not text.endswith("\ufffd"):  # the rest of that character is still to come
+                    ids = []
+                    ready += stops.feed(text)
+                if stops.found is not None:
+                    await self._end_at(len(tokens) - place)
+                    break
+            if ready:
+                yield ready, self.untold()
         if rest := stops.finish():
             yield rest, self.untold()
 

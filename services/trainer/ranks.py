@@ -21,7 +21,8 @@ def count(recipe: Recipe | None, visible: int) -> int:
 
 def environments(ranks: int) -> list[dict[str, str]]:
     """What each rank's environment has beside its parent's."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(ranks)))).split(",")[:ranks]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(ranks)))).split(",")
+    gpus = [*gpus, *[""] * ranks][:ranks]  # none where the CPU does for all
     # Each sees one GPU, which is number 0 to it: kernels compiled for that number are then found by all, and one process does
     # not take PyTorch's older way to share a batch among the GPUs that it sees. In nvidia-smi's order: others know them by it.
     seen = [{"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]

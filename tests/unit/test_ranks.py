@@ -38,5 +38,10 @@ def test_each_rank_has_its_number_and_a_gpu_of_its_own_and_all_meet_at_one_addre
     assert (first["MASTER_ADDR"], first["MASTER_PORT"]) == (second["MASTER_ADDR"], second["MASTER_PORT"])
 
 
+def test_there_are_as_many_ranks_where_no_gpu_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in ranks.environments(2)] == ["", ""]
+
+
 def test_one_alone_is_told_of_nobody() -> None:
     assert [set(environment) & {"RANK", "WORLD_SIZE"} for environment in ranks.environments(1)] == [set()]

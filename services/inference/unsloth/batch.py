@@ -92,7 +92,8 @@ class Batch:
         rows = [row for row, sequence in enumerate(sequences) if sequence in self.schedule.running]
         if not rows:
             return
-        sequences, logits = [sequences[row] for row in rows], logits[rows]
+        if len(rows) < len(sequences):
+            sequences, logits = [sequences[row] for row in rows], logits[rows]
         asked = [(sequence.sampling, sequence.random) for sequence in sequences]
         said = draw(logits, asked, [allowed[sequence] for sequence in sequences])
         for sequence, token in zip(sequences, said, strict=True):
