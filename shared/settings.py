@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     kept_adapters: int = Field(
         8, ge=1, description="adapters in memory at once; the one not used for longest goes first"
     )
+    response_cache_bytes: int = Field(
+        0, ge=0, description="memory for answers that equal requests are given once more; 0 keeps none"
+    )
     deadline_seconds: float = Field(3600.0, gt=0, description="the longest that a request may wait and be answered")
     drain_seconds: float = Field(25.0, ge=0, description="how long answers may go on when the server is to stop")
     gguf_parallel: int = Field(4, ge=1, description="requests that llama.cpp answers in one batch")

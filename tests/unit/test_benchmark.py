@@ -93,6 +93,7 @@ def test_an_answer_is_timed_by_its_first_text_and_counted_by_the_server(server: 
     assert 18 * BETWEEN <= answer.last - answer.first < 18 * BETWEEN + SLACK
     sent = server.last("POST").body
     assert (sent["prompt"], sent["temperature"], sent["max_tokens"]) == ([1, 2, 3], 0, 20)
+    assert sent["fallback"] is False, "no export is to be measured under its adapter's name"
 
 
 def test_as_many_are_asked_at_a_time_as_was_wished(server: Server, asked: partial[Answer]) -> None:
