@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8080", description="the address that people type; links begin with it")
     inference_url: str = Field("http://inference:8000", description="the server of base and adapters")
     llama_url: str = Field("http://llama:8000", description="the server of GGUF exports")
+    inference_replicas: str = Field("", description="inference servers, by address, that the router chooses from")
 
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a claim says that its run is alive")
     stale_seconds: float = Field(30.0, gt=0, description="a claim without a heartbeat for so long is abandoned")

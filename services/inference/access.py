@@ -27,13 +27,15 @@ class Asked:
     status: int = 500  # until an answer has begun
     model: str | None = None
     generations: "Sequence[Generation]" = ()
+    replica: str | None = None
 
 
 _now: contextvars.ContextVar[Asked | None] = contextvars.ContextVar("asked", default=None)
 
 
 def note(**known: Any) -> None:
-    """Keep what has become known of the request in hand: `model` as it was asked for, `generations`."""
+    """Keep what has become known of the request in hand: `model` as it was asked for, `generations`, or the
+    `replica` that it was passed on to."""
     if asked := _now.get():
         for name, value in known.items():
             setattr(asked, name, value)
@@ -107,4 +109,6 @@ def _fields(scope: MutableMapping[str, Any], asked: Asked, seconds: float) -> di
         fields |= {"prompt_tokens": len(one.prompt), "completion_tokens": sum(len(made.tokens) for made in all_made)}
         fields |= {"ttft_ms": round(1000 * min(waits), 1) if waits else None}
         fields |= {"cached": True} if all(made.kept for made in all_made) else {}
+    if asked.replica is not None:
+        fields |= {"replica": asked.replica}
     return fields
