@@ -76,7 +76,6 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
         "first_token": statistics.median(waits),
         "first_token_p95": _p95(waits),
         "tokens_per_second_all": sum(answer.tokens for answer in answers) / whole,
-        "answer_tokens": statistics.fmean(answer.tokens for answer in answers),
         **({"tokens_per_second": statistics.median(rates)} if rates else {}),
     }
     return {name: float(f"{value:.4g}") for name, value in found.items()}
