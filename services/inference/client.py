@@ -14,6 +14,7 @@ from services.inference.generation import Generation
 from services.inference.protocol import error
 
 Result = TypeVar("Result")
+DONE = "data: [DONE]\n\n"
 
 
 class Left(Exception):
@@ -68,5 +69,11 @@ async def data(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
     except Unavailable as problem:
-        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
-    yield "data: [DONE]\n\n"
+        yield broken_off(problem)
+    else:
+        yield DONE
+
+
+def broken_off(problem: Unavailable) -> str:
+    """The end of a stream that breaks off."""
+    return f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n{DONE}"
