@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import pstats
-import resource
 import socket
 import sys
 import tempfile
@@ -88,7 +87,8 @@ async def ask(port: int, tokens: int) -> int:
         {"model": "base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens, "stream": True}
     ).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     size = 0
     while chunk := await reader.read(1 << 16):
@@ -129,8 +129,10 @@ def main() -> None:
         sizes = await asyncio.gather(*(ask(port, values.tokens) for _ in range(values.streams)))
         cpu, wall = used() - before, time.monotonic() - began
         made = values.streams * values.tokens
-        print(f"{made} tokens, {sum(sizes) / made:.0f} bytes each: {cpu:.2f} s of processor, {wall:.2f} s; "
-              f"{made / cpu:,.0f} tokens a second of processor, {1e6 * cpu / made:.1f} µs each")
+        print(
+            f"{made} tokens, {sum(sizes) / made:.0f} bytes each: {cpu:.2f} s of processor, {wall:.2f} s; "
+            f"{made / cpu:,.0f} tokens a second of processor, {1e6 * cpu / made:.1f} µs each"
+        )
 
     asyncio.run(run())
     process.terminate()

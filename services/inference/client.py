@@ -14,7 +14,9 @@ from services.inference.generation import Generation
 from services.inference.protocol import error
 
 Result = TypeVar("Result")
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # one for all chunks: json.dumps makes it anew
+_json = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+).encode  # one for all chunks: json.dumps makes it anew
 
 
 class Left(Exception):

@@ -55,7 +55,7 @@ class VllmEngine:
             async for output in answer:
                 part = output.outputs[0]
                 if part.token_ids:
-                    yield tokens(part)
+                    yield tokens(part, sampling.logprobs)
                 if part.finish_reason == "error":
                     raise Unavailable(
                         "The answer could not go on within its grammar. Try again, or ask for less of it."
@@ -136,15 +136,14 @@ def _grammar(prompt: list[int], sampling: Sampling) -> Any:
     return StructuredOutputsParams(grammar=written(sampling.grammar, prompt[len(prompt) - sampling.begun :]))
 
 
-def tokens(output: Any) -> list[Token]:
-    """The tokens of a part of an answer."""
-    if not output.logprobs:
+def tokens(output: Any, most: int | None) -> list[Token]:
+    """The tokens of a part of an answer, with the `most` likeliest ones where they were asked for."""
+    if most is None:
         return [Token(id_) for id_ in output.token_ids]
-    return [_told(id_, found) for id_, found in zip(output.token_ids, output.logprobs, strict=True)]
+    return [_told(id_, found, most) for id_, found in zip(output.token_ids, output.logprobs, strict=True)]
 
 
-def _told(id_: int, found: dict[int, Any]) -> Token:
-    """vLLM gives the likeliest tokens with their ranks, and the one that was drawn with them whatever its own."""
+def _told(id_: int, found: dict[int, Any], most: int) -> Token:
+    """vLLM gives the likeliest tokens with their ranks, and with them the one that was drawn, whatever its own."""
     ranked = sorted(found.items(), key=lambda item: item[1].rank)
-    top = ranked if ranked[-1][0] != id_ or ranked[-1][1].rank <= len(ranked) else ranked[:-1]
-    return Token(id_, found[id_].logprob, tuple((other, told.logprob) for other, told in top))
+    return Token(id_, found[id_].logprob, tuple((other, told.logprob) for other, told in ranked[:most]))
