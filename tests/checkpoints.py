@@ -1,7 +1,11 @@
-"""Random gpt-oss checkpoints of real shapes, and random adapters of any of them."""
+"""Random gpt-oss checkpoints of real shapes, and random adapters of any of them.
+
+python -m tests.checkpoints FOLDER FOLDER_WITH_A_TOKENIZER
+"""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -25,7 +29,7 @@ EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
 def mxfp4(folder: Path, tokenizer: Path, layers: int = 2) -> Path:
-    """A checkpoint in MXFP4 with gpt-oss-20b's widths, few layers and few experts; all parameters random, about 1.6 GB.
+    """A checkpoint in MXFP4 with gpt-oss-20b's widths, few layers and few experts; all parameters random, 2.6 GB.
 
     Its experts are random bytes: any byte is two weights of E2M1, any scale a power of two, 2 ** (scale - 127)."""
     config = GptOssConfig(**{**CONFIG, **WIDE, **MORE, "num_hidden_layers": layers}, dtype="bfloat16")
@@ -78,3 +82,7 @@ def adapter(
     lora.base_model_name_or_path = str(base)
     tuned.peft_config["default"].save_pretrained(folder)
     return folder
+
+
+if __name__ == "__main__":
+    mxfp4(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -75,12 +75,16 @@ BASE = Weights("base", "b" * 64)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, harmony_tokenizer_dir: Path) -> Path:
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("TANDEM_TEST_BASE"):
         return Path(given)
-    if GPU:
-        return checkpoints.mxfp4(tmp_path_factory.mktemp("wide"), harmony_tokenizer_dir)
-    return harmony_tokenizer_dir
+    tiny = request.getfixturevalue("harmony_tokenizer_dir")
+    return checkpoints.mxfp4(tmp_path_factory.mktemp("wide"), tiny) if GPU else tiny
+
+
+@pytest.fixture(scope="module")
+def encoder(base: Path) -> Encoder:
+    return hub.encoder(base)
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +102,10 @@ def judge(base: Path) -> Judge:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     limits = {"sequences": RUNNING, "waiting_requests": WAITING, "context_tokens": 1024, "cached_tokens": 8192}
-    return Settings(
-        data=tmp_path_factory.mktemp("data"), hf_home=hf_home, redis_url="redis://none/0", kept_adapters=3, **limits
-    )
+    folder = tmp_path_factory.mktemp("data")
+    return Settings(data=folder, hf_home=folder, redis_url="redis://none/0", kept_adapters=3, **limits)
 
 
 @pytest.fixture(scope="module", params=["unsloth", "vllm"])
