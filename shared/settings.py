@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(1 << 30, ge=0, description="less free space than this refuses new runs and uploads")
     session_hours: float = Field(24 * 14, gt=0, description="how long a browser stays signed in")
 
+    engine: Literal["auto", "vllm", "unsloth"] = Field("auto", description="what answers for base and adapters")
     context_tokens: int = Field(8192, ge=256, description="the longest prompt plus answer that the servers accept")
     sequences: int = Field(32, ge=1, description="requests that base and adapters answer in one batch")
     cached_tokens: int = Field(32768, ge=256, description="tokens of all those requests that the KV cache holds")

@@ -56,6 +56,8 @@ LATENCY = Histogram(
 )
 READY = Gauge("tandem_engine_ready", "1 if the engine can answer, 0 while it is being loaded or sleeps.", **_made)
 
+_OF_TOKENS = {kind: tuple(each.labels(kind) for each in (GENERATED, TO_FIRST, BETWEEN)) for kind in get_args(Kind)}
+
 for _kind in get_args(Kind):  # from the start at 0, so that the first one is seen as an increase
     for _family in (PROMPT, GENERATED, TO_FIRST, BETWEEN, LATENCY):
         _family.labels(_kind)
@@ -66,12 +68,13 @@ for _kind in (*get_args(Kind), "none"):
 
 def tokens(model: Kind, count: int, seconds: float, *, first: bool) -> None:
     """Tokens came together, `seconds` after those before them; the first ones, after the prompt."""
-    GENERATED.labels(model).inc(count)
+    generated, to_first, between = _OF_TOKENS[model]
+    generated.inc(count)
     if first:
-        TO_FIRST.labels(model).observe(seconds)
-    between = 0 if first else seconds / count
+        to_first.observe(seconds)
+    each = 0 if first else seconds / count
     for _ in range(count - first):
-        BETWEEN.labels(model).observe(between)
+        between.observe(each)
 
 
 def ended(outcome: Outcome, generations: "Sequence[Generation]", seconds: float) -> None:

@@ -18,6 +18,8 @@ class Numbers:
     """An engine whose tokens are 0, 1, 2, …"""
 
     name = "numbers"
+    why = "It is the test's."
+    alive = True
 
     def __init__(self) -> None:
         self.closed = 0
