@@ -15,7 +15,7 @@ def command(folder: Path, file: Path) -> list[str]:
     program = folder / PROGRAM
     if not program.exists():
         raise RuntimeError(f"There is no {program}. Name the folder with llama.cpp's CUDA build: --llama FOLDER.")
-    cells = max(STREAMS) * (PROMPT + TOKENS)
+    cells = max(STREAMS) * (PROMPT + TOKENS) * 5 // 4
     sizes = {"-c": cells, "-b": 2048, "-ub": 512, "-npp": PROMPT, "-ntg": TOKENS, "-npl": ",".join(map(str, STREAMS))}
     return [str(program), "-m", str(file), "-ngl", "99", "-fa", "on", *(str(w) for pair in sizes.items() for w in pair)]
 

@@ -73,7 +73,7 @@ def publish(store: Store, config: LoraConfig, shapes: dict[str, torch.Size], nam
                 "dataset": "none@0",
                 "dataset_sha256": "0" * 64,
                 "recipe": "standard",
-                "values": recipes.resolve("standard"),
+                "values": recipes.resolve("standard", {"lora_rank": RANK, "lora_alpha": 2 * RANK}),
                 "sha256": registry.sha256(weights),
                 "bytes": weights.stat().st_size,
                 "steps": 1,

@@ -11,9 +11,10 @@ import httpx
 
 from benchmarks.serving.child import Child
 from benchmarks.serving.clients import Address
+from benchmarks.serving.speed import ADAPTERS
 from services.cli import stack_files
 from services.cli.stack_files import HOST, Layout
-from shared import auth
+from shared import auth, registry
 from shared.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,8 @@ class Place:
         link = repository / "snapshots" / COMMIT
         link.unlink(missing_ok=True)
         link.symlink_to(self.checkpoint)
-        self.make("adapters", self.layout.data)
+        if {card.name for card in registry.adapters(Store(self.layout.data))} < set(ADAPTERS):
+            self.make("adapters", self.layout.data)
 
     def make(self, kind: str, target: Path) -> None:
         """What `benchmarks.serving.made` makes of the checkpoint. Raises RuntimeError."""
