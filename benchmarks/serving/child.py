@@ -62,26 +62,26 @@ class Child:
                 yield from whole
                 if ended:
                     break
-                self._say()
+                self._say(self._last_line())
                 time.sleep(LOOK_SECONDS)
         if self.process.returncode:
             raise self._failure(f"ended with {self.process.returncode}")
 
-    def wait(self, ready: Callable[[], bool], seconds: float) -> float:
-        """The seconds from its start until it is ready. Raises RuntimeError when it ends before that, or takes too long."""
-        while not ready():
+    def wait(self, missing: Callable[[], str | None], seconds: float) -> float:
+        """The seconds from its start until nothing is missing. Raises RuntimeError when it ends before that, or takes too long."""
+        while (why := missing()) is not None:
             if self.process.poll() is not None:
                 raise self._failure(f"ended with {self.process.returncode} before it was ready")
             if time.monotonic() - self.began > seconds:
-                raise self._failure(f"is not ready after {seconds:.0f} s")
-            self._say()
+                raise self._failure(f"is not ready after {seconds:.0f} s: {why}")
+            self._say(why)
             time.sleep(LOOK_SECONDS)
         return time.monotonic() - self.began
 
-    def _say(self) -> None:
+    def _say(self, what: str) -> None:
         if time.monotonic() - self._said >= SAY_SECONDS:
             self._said = time.monotonic()
-            say(f"{self.name}, {self._said - self.began:.0f} s: {self._last_line()}")
+            say(f"{self.name}, {self._said - self.began:.0f} s: {what}")
 
     def _last_line(self) -> str:
         lines = re.split(r"[\r\n]+", self.log.read_text(errors="replace").strip())

@@ -20,7 +20,8 @@ from shared.store import Store
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "tandem/benchmark"  # the checkpoint's name in the cache
 COMMIT = "0" * 40
-START_SECONDS = 400.0  # kernels may have to be compiled
+START_SECONDS, WAY_IN_SECONDS = 400.0, 60.0  # the first with kernels to be compiled
+FAILED = "could not be loaded"  # the server says so, and would try again for ever
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class Place:
         """The inference server, ready to answer, and the seconds that took. Raises RuntimeError."""
         address = Address(f"http://{HOST}:{self.layout.ports['inference']}")
         with self.service("inference", **settings) as child:
-            yield address, child.wait(lambda: _healthy(address.url), START_SECONDS)
+            yield address, child.wait(lambda: _missing(address.url), START_SECONDS)
 
     @contextmanager
     def way_in(self) -> Iterator[Address]:
         """nginx before the server, with the dashboard that it asks whether a key is good. Raises RuntimeError."""
         with ExitStack() as running:
             children = [running.enter_context(self.service(name)) for name in ("redis", "dashboard", "nginx")]
-            children[-1].wait(lambda: _healthy(self.layout.url), 60)
+            children[-1].wait(lambda: _missing(self.layout.url), WAY_IN_SECONDS)
             key, _ = auth.create_key(Store(self.layout.data), "benchmark")
             yield Address(self.layout.url, key)
 
@@ -93,8 +94,12 @@ def here() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
-def _healthy(url: str) -> bool:
+def _missing(url: str) -> str | None:
+    """What is still to come before the service answers, by its own word; None once it does. Raises RuntimeError when it cannot."""
     try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
+        answer = httpx.get(f"{url}/health", timeout=2, trust_env=False)
     except httpx.HTTPError:
-        return False
+        return "no answer yet"
+    if FAILED in answer.text:
+        raise RuntimeError(f"The server says: {answer.text.strip()}. Its log has more.")
+    return None if answer.status_code == 200 else answer.text.strip()
