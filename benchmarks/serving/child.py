@@ -1,5 +1,6 @@
 """A process that is measured: its output in a file, its progress said, and ended with all that it started."""
 
+import contextlib
 import os
 import re
 import signal
@@ -45,11 +46,12 @@ class Child:
                 self.process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 say(f"{self.name} did not end within {GRACE_SECONDS:.0f} s and is ended by force")
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
+        end = time.monotonic() + GRACE_SECONDS
+        with contextlib.suppress(ProcessLookupError):  # raised once nobody is left, whose memory is free then
+            while time.monotonic() < end:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                time.sleep(LOOK_SECONDS)
 
     def lines(self) -> Iterator[str]:
         """Its output, line by line as it comes, to its end. Raises RuntimeError with the last of it when it failed."""
