@@ -40,25 +40,24 @@ class Asked:
 
 def bare(asked: Asked) -> Iterator[Found]:
     """vLLM without adapters, by streams."""
-    return told(asked, "bare", str(asked.place.checkpoint))
+    return told(asked, "bare", "bare", str(asked.place.checkpoint))
 
 
 def bare_adapters(asked: Asked) -> Iterator[Found]:
     """vLLM over eight adapters, and what it says with one of them."""
     asked.place.prepare()
-    return told(asked, "bare", str(asked.place.checkpoint), str(asked.next_tokens), *asked.adapters)
+    return told(asked, "bare_adapters", "bare", str(asked.place.checkpoint), str(asked.next_tokens), *asked.adapters)
 
 
 def likeness(asked: Asked) -> Iterator[Found]:
     """What transformers and PEFT say with that adapter; needs the part bare_adapters, and 100 GiB of the GPU."""
     if not asked.next_tokens.exists():
         raise RuntimeError(f"There is no {asked.next_tokens}. Run the part bare_adapters first.")
-    return told(asked, "likeness", str(asked.place.checkpoint), asked.adapters[0], str(asked.next_tokens))
+    return told(asked, "likeness", "likeness", str(asked.place.checkpoint), asked.adapters[0], str(asked.next_tokens))
 
 
-def told(asked: Asked, module: str, *arguments: str) -> Iterator[Found]:
-    """What a module of the benchmark measures in a process of its own."""
-    name = f"{module}-{len(arguments)}"
+def told(asked: Asked, name: str, module: str, *arguments: str) -> Iterator[Found]:
+    """What a module of the benchmark measures in a process of its own, whose log has this name."""
     with asked.place.python(name, f"benchmarks.serving.{module}", *arguments) as child:
         for line in child.lines():
             if line.startswith('{"name"'):

@@ -10,6 +10,7 @@ of the vocabulary as the next one: natural log-probabilities [prompts, vocabular
 import os
 
 os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+os.environ.pop("VLLM_TUNED_CONFIG_FOLDER", None)
 
 import sys
 import time
