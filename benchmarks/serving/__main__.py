@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from benchmarks.rows import today
 from benchmarks.serving import llama, ours, report
 from benchmarks.serving.child import say
 from benchmarks.serving.ours import Found
 from benchmarks.serving.place import Place
 from benchmarks.serving.speed import ADAPTERS
-from services.trainer.timed import NoAnswer
 from shared.gpus import gpus
 from shared.store import Store
 
@@ -99,12 +100,11 @@ def measure(asked: Asked, parts: list[str]) -> None:
                 print(json.dumps({"name": name, **measured[name]}), flush=True)
                 kept.write_text(json.dumps(measured, indent=1) + "\n")
                 report.write(measured)
-        except (RuntimeError, NoAnswer) as error:  # the other parts are measured all the same
+        except (RuntimeError, OSError, httpx.HTTPError) as error:  # the other parts are measured all the same
             print(f"{part}: {error}", flush=True)
     for row in report.found(measured):
-        print(
-            f"{row['name']}: {row['ours']:,} against {row['baseline']:,} {row['unit']}, {row['ratio']:.3f}", flush=True
-        )
+        against = f"{row['ours']:,} against {row['baseline']:,} {row['unit']}"
+        print(f"{row['name']}: {against}, {row['ratio']:.3f}", flush=True)
 
 
 def main() -> None:

@@ -55,13 +55,13 @@ class Place:
             for _ in child.lines():
                 pass
 
-    def python(self, name: str, module: str, *arguments: str) -> Child:
-        """A module of the benchmark, in the same surroundings."""
-        return self.program(name, [sys.executable, "-m", module, *arguments])
-
     def program(self, name: str, command: list[str]) -> Child:
         """A program, in the surroundings that the benchmark itself has."""
         return Child(name, command, self.log(name), {**os.environ, **here()}, ROOT)
+
+    def python(self, name: str, module: str, *arguments: str) -> Child:
+        """A module of the benchmark, in the same surroundings."""
+        return self.program(name, [sys.executable, "-m", module, *arguments])
 
     def service(self, name: str, **settings: str) -> Child:
         """One of the product's programs, as its local stack starts it, with these settings beside the usual ones."""
