@@ -5,9 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httpx
+
+from shared.lines import Lines
 
 
 class NoAnswer(RuntimeError):
@@ -43,7 +46,8 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
             if response.is_error:
                 response.read()
                 raise _refusal(response)
-            for line in response.iter_lines():
+            lines = Lines()
+            for line in chain.from_iterable(map(lines.feed, response.iter_bytes())):
                 moment = time.monotonic()
                 check()
                 if not line.startswith("data: ") or line == "data: [DONE]":

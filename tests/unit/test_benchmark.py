@@ -47,7 +47,7 @@ class Server(fake.Tandem):
         time.sleep(FIRST)
         for number in range(0, body["max_tokens"], 2):
             time.sleep(2 * BETWEEN if number else 0)
-            yield fake_chunk({"choices": [{"text": "1, "}]})
+            yield fake_chunk({"choices": [{"text": "1,\u2028"}]})  # it ends a line for str, and not for a server
         with self.lock:
             self.now -= 1
         usage = {"completion_tokens": body["max_tokens"], "prompt_tokens": len(body["prompt"])}
@@ -56,7 +56,7 @@ class Server(fake.Tandem):
 
 
 def fake_chunk(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value)}\n\n".encode()
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 
 @pytest.fixture

@@ -1,0 +1,65 @@
+"""The proof that vLLM applies an adapter, experts included: its next token beside that of transformers and PEFT.
+
+python -m benchmarks.serving.likeness CHECKPOINT ADAPTER VLLM.npz
+
+VLLM.npz is from `benchmarks.serving.bare`. The model is read in fp32, its MXFP4 decoded: four bytes a parameter, so a GPU
+with 100 GiB for gpt-oss-20b. Prints lines of JSON, {"name", "value"}: cosines of centred logits, the mean over the prompts.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
+
+from benchmarks.serving.speed import PROOF_PROMPTS, PROOF_TOKENS, prompts, tell
+
+
+def main(checkpoint: Path, adapter: Path, found: Path) -> None:
+    theirs = np.load(found)
+    model = load(checkpoint)
+    base = next_tokens(model)
+    tell("base_cosine", cosine(theirs["base"], base))
+    tell("adapter_without_cosine", cosine(theirs["adapter"], base))
+    model = PeftModel.from_pretrained(model, str(adapter)).eval()
+    tell("adapter_cosine", cosine(theirs["adapter"], next_tokens(model)))
+    for name, parameter in model.named_parameters():
+        if ".experts." in name and "lora_B" in name:
+            parameter.data.zero_()
+    tell("adapter_attention_cosine", cosine(theirs["adapter"], next_tokens(model)))
+
+
+def load(checkpoint: Path) -> Any:
+    """The base model in fp32, by transformers' plainest paths."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    decoded = {"quantization_config": Mxfp4Config(dequantize=True)} if hasattr(config, "quantization_config") else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=torch.bfloat16,
+        device_map="cuda" if torch.cuda.is_available() else "cpu",
+        attn_implementation="eager",
+        experts_implementation="eager",
+        **decoded,
+    )
+    return model.float().eval()
+
+
+@torch.inference_mode()
+def next_tokens(model: Any) -> np.ndarray:
+    """Logits after each prompt of the proof [prompts, vocabulary]."""
+    ids = torch.tensor(prompts(PROOF_PROMPTS, PROOF_TOKENS, seed=0), device=model.device)
+    return model(input_ids=ids, logits_to_keep=1).logits[:, -1].float().cpu().numpy()
+
+
+def cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Of logits or log-probabilities [prompts, vocabulary], each prompt's mean taken out: what they share says nothing."""
+    ours, theirs = (values - values.mean(-1, keepdims=True) for values in (ours, theirs))
+    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    return float(((ours * theirs).sum(-1) / lengths).mean())
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]))
