@@ -69,14 +69,14 @@ class Pass:
         routed, experts = torch.rand(tokens, EXPERTS, device="cuda").topk(PER_TOKEN)
         self.routed, self.experts = routed.softmax(-1), experts.int()
 
-    def linear(self, projection: Projection) -> tuple[Callable[[int], None], torch.Tensor]:
-        """What a layer of attention or the router does, as vLLM calls it, and the tensor that it adds to."""
+    def linear(self, projection: Projection) -> tuple[Callable[[int], None], list[torch.Tensor]]:
+        """What a layer of attention or the router does, as vLLM calls it, and what it adds to."""
         layers = projection.weights()
         x, y = noise(self.tokens, projection.inputs), noise(self.tokens, sum(projection.widths))
-        return lambda n: self.punica.add_lora_linear(y, x, *layers[n], 1.0, projection.widths), y
+        return lambda n: self.punica.add_lora_linear(y, x, *layers[n], 1.0, projection.widths), [y]
 
-    def experts_of_a_layer(self) -> tuple[Callable[[int], None], torch.Tensor]:
-        """What a layer's experts do, as vLLM calls it: the order of the rows, both projections."""
+    def experts_of_a_layer(self) -> tuple[Callable[[int], None], list[torch.Tensor]]:
+        """What a layer's experts do, as vLLM calls it, and what they add to: the order of the rows, both projections."""
         gate_up, down = GATE_UP.weights(), DOWN.weights()
         x, y = noise(self.tokens, HIDDEN), noise(self.count, 2 * HIDDEN)
         inner, z = noise(self.count, HIDDEN), noise(self.tokens, PER_TOKEN, HIDDEN)
@@ -88,7 +88,7 @@ class Pass:
             fixed = (self.tokens, *BASE, PER_TOKEN, SLOTS, enabled, PER_TOKEN, False, 0, False)
             punica.add_lora_w2(z, inner, *down[n], routed, *order, *fixed)
 
-        return run, z
+        return run, [y, z]
 
     def ours(self, projection: Projection) -> Callable[[int, Blocks], None]:
         """One projection by our kernels, with these blocks."""
@@ -131,13 +131,14 @@ def compare(name: str, tokens: int) -> dict[str, Any]:
     """vLLM's kernels against ours: microseconds a layer, and by how much what they add differs, of the largest delta."""
     step = Pass(tokens)
     projection = {"qkv": QKV, "o": OUT, "router": ROUTER}.get(name)
-    run, out = step.linear(projection) if projection else step.experts_of_a_layer()
+    run, outs = step.linear(projection) if projection else step.experts_of_a_layer()
     took, deltas = [], []
     for limit in (0, MANY):
         lora.limit = limit
-        out.zero_()
+        for out in outs:
+            out.zero_()
         run(0)
-        deltas.append(out.float().clone())
+        deltas.append(torch.cat([out.flatten().float() for out in outs]))
         took.append(microseconds(run, projection.layers if projection else GATE_UP.layers))
     difference = (deltas[0] - deltas[1]).abs().max() / deltas[0].abs().max()
     found = {"compare": name, "tokens": tokens, "vllm_us": round(took[0], 2), "ours_us": round(took[1], 2)}

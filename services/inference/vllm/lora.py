@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from vllm.lora.ops.triton_ops import fused_moe_lora_op, lora_expand_op, lora_shrink_op
 from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
+from vllm.platforms import current_platform
 
 from services.inference.vllm.lora_kernels import Blocks, Rows, expand, fits, shrink
 
@@ -28,7 +29,7 @@ def install() -> None:
     if _library is None:
         _library = torch.library.Library("vllm", "IMPL")
         for operator in (lora_shrink, lora_expand, fused_moe_lora):
-            _library.impl(operator.__name__, operator, "CUDA", allow_override=True)
+            _library.impl(operator.__name__, operator, current_platform.dispatch_key, allow_override=True)
         PunicaWrapperGPU.moe_lora_align_block_size = align
 
 
