@@ -7,11 +7,11 @@ operators and leaves the sorting out. vLLM's files and its compiled graphs stay 
 and experts spread over GPUs go vLLM's own way.
 """
 
-import functools
 from typing import Any
 
 import torch
 from vllm.lora.ops.triton_ops import fused_moe_lora_op, lora_expand_op, lora_shrink_op
+from vllm.lora.ops.triton_ops.utils import supports_pdl
 from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
 from vllm.platforms import current_platform
 
@@ -33,9 +33,13 @@ def install() -> None:
         PunicaWrapperGPU.moe_lora_align_block_size = align
 
 
-@functools.cache
+def ours(tokens: int, rank: int, weights: list[torch.Tensor]) -> bool:
+    """Whether a pass is for our kernels; weights that experts share are views, which they do not read."""
+    return tokens <= limit and fits(rank) and all(w.ndim == 4 and w.is_contiguous() for w in weights)
+
+
 def blocks() -> Blocks:
-    return Blocks(overlap=torch.cuda.get_device_capability() >= (9, 0))
+    return Blocks(overlap=supports_pdl())
 
 
 @torch.inference_mode()
@@ -44,7 +48,7 @@ def lora_shrink(
 ) -> None:  # fmt: skip
     """x [tokens, in] to narrow float32 [slices, tokens, rank]; rest: vLLM's index of its groups, a flag on the CPU, the scale."""
     *_, without, _, scale = rest
-    if not (x.shape[0] <= limit and fits(a[0].shape[-2])):
+    if not ours(x.shape[0], a[0].shape[-2], a):
         lora_shrink_op._lora_shrink(x, a, narrow, slots, *rest)
     elif not without.item():
         shrink(x.contiguous(), a, narrow, Rows(slots), blocks(), scale)
@@ -57,7 +61,7 @@ def lora_expand(
     """narrow [slices, tokens, rank] to the columns of out [tokens, all columns] from the offset on."""
     *_, without, _ = rest[:6]
     offset, add = (*rest[6:], *(0, False)[len(rest) - 6 :])
-    if not (narrow.shape[1] <= limit and fits(b[0].shape[-1]) and narrow.dtype == torch.float32):
+    if narrow.dtype != torch.float32 or not ours(narrow.shape[1], b[0].shape[-1], b):
         lora_expand_op._lora_expand(narrow, b, out, slots, *rest)
     elif not without.item():
         expand(narrow, b, out[:, offset:], Rows(slots), blocks(), add=add)
@@ -71,15 +75,14 @@ def fused_moe_lora(
 ) -> None:  # fmt: skip
     """out [tokens, experts of a token, all columns] gets its adapters' deltas. Without `order` nothing is sorted: ours."""
     by_weight, sharded, _, add = (*rest[14:], *(False, False, 0, True)[len(rest) - 14 :])
-    if order is not None or sharded or not (len(out) <= limit and fits(rank)):
+    if order is not None or sharded or not ours(len(out), rank, [*a, *b]):
         told = (order, experts, padded, slots, rank, per_token, ids, active, enabled)
         fused_moe_lora_op._fused_moe_lora(out, x, a, b, routed, *told, *rest)
         return
     rows = Rows(slots[: len(out)], experts, enabled, per_token)
     narrow = torch.empty(len(a), rows.count, rank, dtype=torch.float32, device=x.device)
     shrink(x, a, narrow, rows, blocks())
-    flat = out.view(rows.count, -1)
-    expand(narrow, b, flat, rows, blocks(), routed if by_weight else None, add)
+    expand(narrow, b, out.view(rows.count, -1), rows, blocks(), routed if by_weight else None, add)
 
 
 _sorted = PunicaWrapperGPU.moe_lora_align_block_size

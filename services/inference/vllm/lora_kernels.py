@@ -161,11 +161,13 @@ def _expand(
     if OVERLAP:
         tl.extra.cuda.gdc_wait()  # in every program, or what follows could start before the shrinking ones have ended
     if part * OUTPUTS < width:
+        target = out + row.to(tl.int64) * stride + column + outputs
         values = tl.load(narrow + (piece * rows + row) * RANK + ranks)
+        if ADD:
+            before = tl.load(target, mask=there, other=0.0)
         delta = tl.sum(weights.to(tl.float32) * values[None, :], 1)
         if routed is not None:
             delta *= tl.load(routed + row)
-        target = out + row.to(tl.int64) * stride + column + outputs
         if ADD:
-            delta += tl.load(target, mask=there, other=0.0).to(tl.float32)
+            delta += before.to(tl.float32)
         tl.store(target, delta.to(out.dtype.element_ty), mask=there)
