@@ -1,1 +1,1 @@
-"""vLLM where there is a GPU for it: its scheduler, paged cache, CUDA graphs and LoRA kernels, behind our API."""
+"""vLLM behind the seam: its scheduler, paged cache, prefix cache, CUDA graphs and LoRA kernels, in processes of its own."""
