@@ -43,9 +43,7 @@ def blocks() -> Blocks:
 
 
 @torch.inference_mode()
-def lora_shrink(
-    x: torch.Tensor, a: list[torch.Tensor], narrow: torch.Tensor, slots: torch.Tensor, *rest: Any
-) -> None:  # fmt: skip
+def lora_shrink(x: torch.Tensor, a: list[torch.Tensor], narrow: torch.Tensor, slots: torch.Tensor, *rest: Any) -> None:
     """x [tokens, in] to narrow float32 [slices, tokens, rank]; rest: vLLM's index of its groups, a flag on the CPU, the scale."""
     *_, without, _, scale = rest
     if not ours(x.shape[0], a[0].shape[-2], a):
@@ -57,7 +55,7 @@ def lora_shrink(
 @torch.inference_mode()
 def lora_expand(
     narrow: torch.Tensor, b: list[torch.Tensor], out: torch.Tensor, slots: torch.Tensor, *rest: Any
-) -> None:  # fmt: skip
+) -> None:
     """narrow [slices, tokens, rank] to the columns of out [tokens, all columns] from the offset on."""
     *_, without, _ = rest[:6]
     offset, add = (*rest[6:], *(0, False)[len(rest) - 6 :])
