@@ -48,6 +48,7 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "max_loras": needs.places(free),
         "max_cpu_loras": settings.kept_adapters,
         "max_lora_rank": needs.rank,
+        **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
         "structured_outputs_config": {"backend": "guidance"},  # the notation of our grammars
         "scheduler_cls": "services.inference.vllm.grammars.scheduler",
