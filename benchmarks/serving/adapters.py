@@ -18,7 +18,6 @@ os.environ |= {
 
 import argparse
 import json
-import random
 import tempfile
 import time
 from pathlib import Path
@@ -31,10 +30,11 @@ from vllm import LLM, SamplingParams
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.lora.request import LoRARequest
 
+from benchmarks.serving.bare import FAIR, OPTIONS, seconds
+from benchmarks.serving.speed import ADAPTERS, MIXED, RANK, decode, prompts
 from services.inference.vllm import lora
 
-ADAPTERS, RANK, PROMPT, TOKENS, ROUNDS = 8, 16, 128, 128, 2
-CASES = [(32, 8), (32, 0), (1, 1), (128, 8), (8, 8), (32, 1), (1, 0)]  # streams, adapters among them
+CASES = [(MIXED, 8), (MIXED, 0), (1, 1), (128, 8), (8, 8), (MIXED, 1), (1, 0)]  # streams, adapters among them
 STEPS = 16  # of a profile
 KERNELS = {"ours": lora.TOKENS, "vllm": 0}  # up to how many tokens a pass is for our kernels
 Row = dict[str, Any]
@@ -74,11 +74,10 @@ class Served:
     """vLLM in this process, with its LoRA operators in our hands."""
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
-        paths = [made(folder / str(n), checkpoint, n) for n in range(ADAPTERS)]
-        self.adapters = [LoRARequest(f"adapter-{n}", n, str(path)) for n, path in enumerate(paths, 1)]
+        paths = [made(folder / name, checkpoint, n) for n, name in enumerate(ADAPTERS)]
+        self.adapters = [LoRARequest(path.name, n, str(path)) for n, path in enumerate(paths, 1)]
         self.llm = LLM(
-            model=str(checkpoint), max_model_len=2048, gpu_memory_utilization=0.6, max_num_seqs=128,
-            skip_tokenizer_init=True, enable_prefix_caching=False, enable_lora=True, max_loras=ADAPTERS, max_lora_rank=RANK,
+            model=str(checkpoint), **OPTIONS, **FAIR, enable_lora=True, max_loras=len(ADAPTERS), max_lora_rank=RANK,
             worker_cls="services.inference.vllm.worker.Worker",
             compilation_config={"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]},
         )  # fmt: skip
@@ -89,36 +88,24 @@ class Served:
             lora.limit = KERNELS[kernels]
             self.llm.collective_rpc(capture)
 
-    def asked(self, streams: int, adapters: int) -> tuple[list[dict[str, list[int]]], list[LoRARequest] | None]:
-        draw = random.Random(streams)
-        prompts = [{"prompt_token_ids": [draw.randrange(199_000) for _ in range(PROMPT)]} for _ in range(streams)]
-        return prompts, [self.adapters[n % adapters] for n in range(streams)] if adapters else None
-
-    def seconds(self, streams: int, adapters: int, tokens: int) -> tuple[float, list[list[int]]]:
-        """How long all answers of so many tokens take, and the answers."""
-        prompts, chosen = self.asked(streams, adapters)
-        began = time.monotonic()
-        answers = self.llm.generate(prompts, sampling(tokens), use_tqdm=False, lora_request=chosen)
-        return time.monotonic() - began, [list(answer.outputs[0].token_ids) for answer in answers]
-
     def speed(self, streams: int, adapters: int) -> Row:
-        """Tokens a second of decoding: the best of the rounds after one that reads the adapters and compiles."""
-        self.seconds(streams, adapters, 4)
-        least = min(
-            self.seconds(streams, adapters, TOKENS)[0] - self.seconds(streams, adapters, 1)[0] for _ in range(ROUNDS)
-        )
-        rate = (TOKENS - 1) * streams / least
+        """Tokens a second of decoding."""
+        rate = decode(lambda tokens: seconds(self.llm, streams, tokens, self.adapters[:adapters]), streams)
         return {"streams": streams, "adapters": adapters, "tokens_per_second": round(rate, 1)}
+
+    def answers(self, adapters: int) -> list[list[int]]:
+        """What begins the answers of MIXED streams; the very first token comes of a pass that is vLLM's in any case."""
+        asked = [{"prompt_token_ids": prompt} for prompt in prompts(MIXED, seed=0)]
+        chosen = [self.adapters[n % adapters] for n in range(MIXED)] if adapters else None
+        answers = self.llm.generate(asked, sampling(4), use_tqdm=False, lora_request=chosen)
+        return [list(answer.outputs[0].token_ids) for answer in answers]
 
     def kernels(self, streams: int, adapters: int) -> list[Row]:
         """The kernels of a step of decoding, the longest first: microseconds and calls."""
-        prompts, chosen = self.asked(streams, adapters)
         engine = self.llm.llm_engine
-        for n, prompt in enumerate(prompts):
-            adapter = chosen[n] if chosen else None
-            engine.add_request(
-                f"profiled-{adapters}-{n}-{lora.limit}", prompt, sampling(3 * STEPS), lora_request=adapter
-            )
+        for n, prompt in enumerate(prompts(streams)):
+            asked, chosen = {"prompt_token_ids": prompt}, self.adapters[n % adapters]
+            engine.add_request(f"profiled-{lora.limit}-{n}", asked, sampling(3 * STEPS), lora_request=chosen)
         for _ in range(STEPS):
             engine.step()
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
@@ -133,7 +120,7 @@ class Served:
 
 
 def sampling(tokens: int) -> SamplingParams:
-    return SamplingParams(temperature=0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True, detokenize=False)
+    return SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
 
 
 def capture(worker: Any) -> None:
@@ -147,8 +134,8 @@ def shown(kernels: list[Row]) -> str:
 
 
 def alike(some: list[list[int]], others: list[list[int]]) -> float:
-    """How many answers begin with the same tokens; the very first comes from a pass that is vLLM's in both."""
-    return sum(a[:4] == b[:4] for a, b in zip(some, others, strict=True)) / len(some)
+    """The share of answers that are the same."""
+    return sum(a == b for a, b in zip(some, others, strict=True)) / len(some)
 
 
 def main() -> None:
@@ -173,11 +160,10 @@ def main() -> None:
             served.use(kernels)
             tell({"kernels": kernels, **served.speed(*CASES[0])})
             tell({"kernels": kernels, "table": served.kernels(*CASES[0])})
-            answers[kernels] = served.seconds(*CASES[0], 8)[1]
+            answers[kernels] = served.answers(len(ADAPTERS))
             for case in CASES[1:] if not asked.quick else []:
                 tell({"kernels": kernels, **served.speed(*case)})
-        base = served.seconds(CASES[0][0], 0, 8)[1]
-        tell({"alike": alike(*answers.values()), "base_alike": alike(base, answers["vllm"])})
+        tell({"alike": alike(*answers.values()), "base_alike": alike(served.answers(0), answers["vllm"])})
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from services.inference.vllm import lora
 from services.inference.vllm.lora_kernels import Blocks, Rows, expand, shrink
 
 SLOTS, RANK, HIDDEN, EXPERTS, PER_TOKEN = 8, 16, 2880, 32, 4
+OUTER, INNER = 3072, 2944  # of the experts, as vLLM pads them for Marlin
 MANY = 1 << 20  # tokens: all of them for our kernels
 REPLAYS = 20
-BASE = [torch.empty(EXPERTS, 2 * HIDDEN, HIDDEN, device="meta"), torch.empty(EXPERTS, HIDDEN, HIDDEN, device="meta")]
+BASE = [torch.empty(EXPERTS, 2 * INNER, OUTER, device="meta"), torch.empty(EXPERTS, OUTER, INNER, device="meta")]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Projection:
         return [([w.clone() for w in a], [w.clone() for w in b]) for _ in range(self.layers)]
 
 
-GATE_UP = Projection("gate_up", HIDDEN, (2 * HIDDEN,), EXPERTS, 6)
-DOWN = Projection("down", HIDDEN, (HIDDEN,), EXPERTS, 6)
+GATE_UP = Projection("gate_up", OUTER, (2 * INNER,), EXPERTS, 6)
+DOWN = Projection("down", INNER, (OUTER,), EXPERTS, 6)
 QKV, OUT = Projection("qkv", HIDDEN, (4096, 512, 512)), Projection("o", 4096, (HIDDEN,))
 ROUTER = Projection("router", HIDDEN, (EXPERTS,))
 
@@ -78,8 +79,8 @@ class Pass:
     def experts_of_a_layer(self) -> tuple[Callable[[int], None], list[torch.Tensor]]:
         """What a layer's experts do, as vLLM calls it, and what they add to: the order of the rows, both projections."""
         gate_up, down = GATE_UP.weights(), DOWN.weights()
-        x, y = noise(self.tokens, HIDDEN), noise(self.count, 2 * HIDDEN)
-        inner, z = noise(self.count, HIDDEN), noise(self.tokens, PER_TOKEN, HIDDEN)
+        x, y = noise(self.tokens, OUTER), noise(self.count, 2 * INNER)
+        inner, z = noise(self.count, INNER), noise(self.tokens, PER_TOKEN, OUTER)
         punica, (routed, enabled) = self.punica, (self.routed, self.enabled)
 
         def run(n: int) -> None:

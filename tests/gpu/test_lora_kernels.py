@@ -44,7 +44,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("blocks", [SMALL, Blocks(), Blocks(overlap=OVERLAP)], ids=["small", "default", "overlapping"])
 def test_slices_of_different_widths_get_their_adapters_deltas(rank: int, blocks: Blocks) -> None:
     widths, inputs = [96, 40, 40], 200
-    x, a = noise(len(SLOT_OF), inputs), [noise(SLOTS, 1, rank, inputs) for _ in widths]
+    x, a = noise(len(SLOT_OF), inputs + 8)[:, :inputs], [noise(SLOTS, 1, rank, inputs) for _ in widths]  # rows apart
     b = [noise(SLOTS, 1, width, rank) for width in widths]
     out, narrow = noise(len(SLOT_OF), sum(widths)), torch.empty(len(a), len(SLOT_OF), rank, device=DEVICE)
     expected = out.float()

@@ -60,12 +60,12 @@ def fits(rank: int) -> bool:
 def shrink(x: torch.Tensor, a: Weights, out: torch.Tensor, rows: Rows, blocks: Blocks, scale: float = 1.0) -> None:
     """Set out[s, row] to scale · A_s · x[row], and to 0 for a row without adapter.
 
-    x is [tokens or rows, in], out float32 [slices, rows, rank]; both are contiguous, as the weights are.
+    x is [tokens or rows, in or more] with columns side by side in memory, out float32 [slices, rows, rank], contiguous.
     """
     rank, width = a[0].shape[-2:]
     ranks = min(blocks.ranks, rank)
     _shrink[rows.count, rank // ranks, len(a)](
-        x, out, table(a), rows.slots, rows.experts, rows.enabled, scale, rows.count,
+        x, out, table(a), rows.slots, rows.experts, rows.enabled, scale, x.stride(0), rows.count,
         SLOTS=a[0].shape[0], EXPERTS=a[0].shape[1], PER_TOKEN=rows.per_token, PER_X=rows.count // x.shape[0],
         RANK=rank, WIDTH=width, RANKS=ranks, INPUTS=min(blocks.inputs, triton.next_power_of_2(width)),
         OVERLAP=blocks.overlap, num_warps=blocks.shrink_warps,
@@ -117,9 +117,9 @@ def _whose(slots, experts, enabled, row, SLOTS: tl.constexpr, EXPERTS: tl.conste
     return index, any_
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # or there would be three of each
 def _shrink(
-    x, out, table, slots, experts, enabled, scale, rows,
+    x, out, table, slots, experts, enabled, scale, stride, rows,
     SLOTS: tl.constexpr, EXPERTS: tl.constexpr, PER_TOKEN: tl.constexpr, PER_X: tl.constexpr,
     RANK: tl.constexpr, WIDTH: tl.constexpr, RANKS: tl.constexpr, INPUTS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -134,7 +134,7 @@ def _shrink(
         first = tl.load(table + piece * 3).to(tl.pointer_type(x.dtype.element_ty)) + index * (RANK * WIDTH)
         for start in tl.static_range(0, WIDTH, INPUTS):
             there = start + inputs < WIDTH
-            values = tl.load(x + row // PER_X * WIDTH + start + inputs, mask=there, other=0.0)
+            values = tl.load(x + row // PER_X * stride + start + inputs, mask=there, other=0.0)
             # The address comes from memory: without the hint Triton reads two bytes at a time.
             address = tl.multiple_of(first + ranks[:, None] * WIDTH + start + inputs[None, :], (1, 16))
             weights = tl.load(address, mask=there[None, :], other=0.0)
@@ -142,7 +142,7 @@ def _shrink(
     tl.store(out + (piece * rows + row) * RANK + ranks, tl.sum(total, 1) * scale)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _expand(
     narrow, out, table, slots, experts, enabled, routed, stride, rows,
     SLOTS: tl.constexpr, EXPERTS: tl.constexpr, PER_TOKEN: tl.constexpr,
