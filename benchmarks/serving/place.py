@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "tandem/benchmark"  # the checkpoint's name in the cache
 COMMIT = "0" * 40
 START_SECONDS, WAY_IN_SECONDS = 400.0, 60.0  # the first with kernels to be compiled
-FAILED = "could not be loaded"  # the server says so, and would try again for ever
+HOPELESS = ("could not be loaded", "TANDEM_ENGINE is")  # the server says so, and tries again for ever
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,6 @@ def _missing(url: str) -> str | None:
         answer = httpx.get(f"{url}/health", timeout=2, trust_env=False)
     except httpx.HTTPError:
         return "no answer yet"
-    if FAILED in answer.text:
+    if any(words in answer.text for words in HOPELESS):
         raise RuntimeError(f"The server says: {answer.text.strip()}. Its log has more.")
     return None if answer.status_code == 200 else answer.text.strip()
