@@ -19,7 +19,7 @@ MIXED_MODELS = [f"{ADAPTERS[n % len(ADAPTERS)]}@v1" for n in range(MIXED)]
 def speeds(place: Place) -> Iterator[Found]:
     """Everything that takes one start: by streams, over adapters, first token, /health under load, through nginx."""
     place.prepare()
-    with place.server(TANDEM_SEQUENCES=str(MOST)) as (server, _), Clients(MOST) as clients:
+    with place.server("ours", TANDEM_SEQUENCES=str(MOST)) as (server, _), Clients(MOST) as clients:
         for streams in STREAMS:
             yield f"ours_{streams}", rate(clients, server, [BASE] * streams)
         yield "ours_adapters_8", rate(clients, server, MIXED_MODELS)
@@ -32,7 +32,7 @@ def start(place: Place) -> Iterator[Found]:
     """A start with the settings as they come, once kernels are compiled, and the GPU's memory when all adapters have answered."""
     place.prepare()
     before = memory()
-    with place.server() as (server, seconds), Clients(MIXED) as clients:
+    with place.server("start") as (server, seconds), Clients(MIXED) as clients:
         yield "ours_start_s", seconds
         clients.seconds(server, MIXED_MODELS, TOKENS)
         if gpus():

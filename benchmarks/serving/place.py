@@ -63,20 +63,21 @@ class Place:
         """A module of the benchmark, in the same surroundings."""
         return self.program(name, [sys.executable, "-m", module, *arguments])
 
-    def service(self, name: str, **settings: str) -> Child:
-        """One of the product's programs, as its local stack starts it, with these settings beside the usual ones."""
+    def service(self, program: str, name: str | None = None, **settings: str) -> Child:
+        """One of the product's programs, as its local stack starts it, with these settings beside the usual ones. Its log has
+        the program's name, or another."""
         fixed = {"HF_HOME": str(self.layout.folder / "hf"), **here()}
         environment = stack_files.environment(self.layout, base_model=BASE, extra=fixed | settings)
-        return Child(name, stack_files.commands(self.layout)[name], self.log(name), environment, ROOT)
+        return Child(program, stack_files.commands(self.layout)[program], self.log(name or program), environment, ROOT)
 
     def log(self, name: str) -> Path:
         return self.work / "logs" / f"{name}.log"
 
     @contextmanager
-    def server(self, **settings: str) -> Iterator[tuple[Address, float]]:
-        """The inference server, ready to answer, and the seconds that took. Raises RuntimeError."""
+    def server(self, name: str, **settings: str) -> Iterator[tuple[Address, float]]:
+        """The inference server, ready to answer, and the seconds that took; `name` is its log's. Raises RuntimeError."""
         address = Address(f"http://{HOST}:{self.layout.ports['inference']}")
-        with self.service("inference", **settings) as child:
+        with self.service("inference", name, **settings) as child:
             yield address, child.wait(lambda: _missing(address.url), START_SECONDS)
 
     @contextmanager
