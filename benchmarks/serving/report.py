@@ -51,7 +51,7 @@ def _rows() -> Iterator[Row]:
         "health_ms", "ours_health_ms", 50, "ms", "99th percentile of /health, 128 streams at work; baseline: at most"
     )
     told = (
-        "an adapter through vLLM, against transformers and PEFT in fp32: cosine of centred logits of the next token, mean of 8 "
+        "an adapter through vLLM, against transformers and PEFT in fp32: cosine of centred logits of the next token, median of 16 "
         "prompts; baseline: the same of vLLM's adapter and the base without it. The two bases: {base_cosine:.4f}; asked: "
         "at least 0.99"
     )
