@@ -13,7 +13,7 @@ from shared.store import Store
 
 FOLDERS = (
     *("datasets", "runs", "sweeps", "adapters", "exports", "aliases", "keys", "secrets", "secrets/grafana", "workers"),
-    *("redis", "prometheus", "grafana", "kernels"),
+    *("redis", "prometheus", "grafana", "kernels", "kernels/inference"),
 )
 
 

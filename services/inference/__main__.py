@@ -1,21 +1,27 @@
 """Start the inference server: `python -m services.inference --host 127.0.0.1 --port 8000`."""
 
 import argparse
+import json
+import logging
 
 import torch
 import uvicorn
 
 from services.inference.app import create_app
+from services.inference.choice import choose, installed
 from services.inference.door import Door, Server
 from services.inference.gguf import LlamaEngine
-from services.inference.residence import Base, Residence
+from services.inference.residence import Base, Loaded, Residence
 from services.inference.unsloth.engine import UnslothEngine
+from services.inference.vllm.engine import VllmEngine
+from services.inference.vllm.room import Needs, card
 from shared import hub, logs, workers
 from shared import settings as environment
 from shared.gpus import Glance
 from shared.settings import Settings
 from shared.store import Store
 
+logger = logging.getLogger(__name__)
 LAST_SECONDS = 5  # for what goes on after TANDEM_DRAIN_SECONDS to notice that it was cut off
 
 
@@ -33,9 +39,9 @@ def serve(settings: Settings, glance: Glance, host: str, port: int) -> None:
     torch.set_flush_denormal(True)  # before there are threads, which take it over: denormal numbers are slow on a CPU
     mine = {gpu["uuid"] for gpu in glance.look()}
     residence = Residence(
-        UnslothEngine.name,
+        settings.engine,
         find=lambda: _base(settings),
-        load=lambda base: UnslothEngine(base.folder, settings),
+        load=lambda base: _load(base, settings),
         holder=lambda: workers.holder(settings, Store(settings.data), mine),
     )
     gguf = LlamaEngine(settings.llama_url, lambda: residence.base().encoder)
@@ -51,6 +57,18 @@ def _base(settings: Settings) -> Base:
     """The base model in the cache. Raises NotFound."""
     folder = hub.snapshot(settings.base_model, "main", settings.hf_home)
     return Base(folder, hub.encoder(folder), hub.weights_sha256(folder))
+
+
+def _load(base: Base, settings: Settings) -> Loaded:
+    """The engine that is chosen, with the base model in memory. Raises Impossible."""
+    config = json.loads((base.folder / "config.json").read_text())
+    found = card()
+    needed = Needs(base.folder, settings, gpus=found.count if found else 1).least
+    choice = choose(settings.engine, config, installed=installed(), card=found, needed=needed)
+    logger.info("%s answers. %s", choice.engine, choice.why)
+    engine = (VllmEngine if choice.engine == "vllm" else UnslothEngine)(base.folder, settings)
+    engine.why = choice.why
+    return engine
 
 
 if __name__ == "__main__":

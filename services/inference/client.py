@@ -14,6 +14,10 @@ from services.inference.generation import Generation
 from services.inference.protocol import error
 
 Result = TypeVar("Result")
+DONE = "data: [DONE]\n\n"
+_json = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+).encode  # one for all chunks: json.dumps makes it anew
 
 
 class Left(Exception):
@@ -66,7 +70,13 @@ async def data(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     try:
         async with aclosing(chunks):  # type: ignore[type-var]  # it is an asynchronous generator
             async for chunk in chunks:
-                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+                yield f"data: {_json(chunk)}\n\n"
     except Unavailable as problem:
-        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
-    yield "data: [DONE]\n\n"
+        yield broken_off(problem)
+    else:
+        yield DONE
+
+
+def broken_off(problem: Unavailable) -> str:
+    """The end of a stream that breaks off."""
+    return f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n{DONE}"

@@ -47,11 +47,12 @@ class Unfit(ValueError):
 @dataclass(frozen=True)
 class Token:
     """A generated token. Where they were asked for: its natural log-probability, and the likeliest tokens with theirs,
-    as the model gave them, before temperature and bias."""
+    as the model gave them, before temperature and bias. `kept` says that it was generated for an earlier request."""
 
     id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from services.inference.choice import Impossible
 from services.inference.engine import Closed, Engine, Sampling, Token, Unavailable, Weights
 from services.inference.memory import give_memory_back
 from shared.harmony import Encoder
@@ -41,6 +42,13 @@ class Base:
 class Loaded(Engine, Protocol):
     """An engine that has its model in memory."""
 
+    why: str  # it is this engine that answers
+
+    @property
+    def alive(self) -> bool:
+        """False when it has ended by itself."""
+        ...
+
     def close(self) -> None:
         """Give the memory back; answers in progress end with Closed at their next token. May be called again."""
         ...
@@ -65,7 +73,8 @@ class Residence:
         holder: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`find` raises NotFound while there is no base model; `holder` names the run that needs the GPU now, if any."""
+        """`name` is the engine's until one is loaded. `find` raises NotFound while there is no base model; `load` raises
+        Impossible; `holder` names the run that needs the GPU now, if any."""
         self.name, self.find, self.load, self.holder, self.clock = name, find, load, holder, clock
         self.state: Literal["loading", "ready", "leaving", "asleep"] = "loading"
         self.run: str | None = None
@@ -95,6 +104,10 @@ class Residence:
         run, moment = self.holder(), self.clock()
         if run:
             self._held = moment
+        if self.state == "ready" and not self._alive():
+            logger.error("the engine has ended by itself; it is loaded again")
+            self._let_go()
+            self._become("loading")
         if self.state == "ready" and run:
             self._until = moment + PATIENCE_SECONDS
             self._become("leaving", run)
@@ -108,6 +121,14 @@ class Residence:
             self._become("loading")
         if self.state == "loading" and moment >= self._again:
             self._move_in()
+
+    def _alive(self) -> bool:
+        return self._engine is not None and self._engine.alive
+
+    def _let_go(self) -> None:
+        assert self._engine is not None
+        self._engine.close()
+        self._engine = None
 
     def _leave(self, run: str | None, moment: float) -> None:
         assert self._engine is not None
@@ -125,7 +146,8 @@ class Residence:
     def _move_in(self) -> None:
         try:
             self._engine = self.load(self._find())
-        except Away as missing:
+            self.name = self._engine.name
+        except (Away, Impossible) as missing:
             self._say(str(missing))
         except Exception as error:  # the GPU may be full only now; the log and /health say what it is
             logger.exception("the model could not be loaded")
@@ -152,16 +174,13 @@ class Residence:
         with self._lock:
             status = "ok" if self.state == "ready" else self.state
             more = {"run": self.run} if self.run else {"detail": self.detail} if status == "loading" else {}
+            if self._engine is not None:
+                more["engine_why"] = self._engine.why
             return {"status": status, **more, "since": self.since}
 
     def base(self) -> Base:
         """The base model's files, also while it is not in memory. Raises Away while they have not been fetched."""
         return self._find()
-
-    def check(self) -> None:
-        """Raises Away unless the model can begin to answer now."""
-        if self.state != "ready":
-            raise self._away()
 
     async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         """As an engine. Raises Away at once, or in the middle when the model could wait no longer for the answer's end."""

@@ -38,7 +38,7 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
     Tokens are counted by the server, whose `usage` is the stream's last chunk: a chunk of text may hold several, or a part
     of one, and the token that ends an answer has none. `check` is called with every line and may raise. Raises NoAnswer."""
     options = {"temperature": 0, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
-    body = {"model": model, "prompt": prompt, "max_tokens": tokens, **options}
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "fallback": False, **options}
     asked = last = time.monotonic()
     first = usage = None
     try:
@@ -80,7 +80,6 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
         "first_token": statistics.median(waits),
         "first_token_p95": _p95(waits),
         "tokens_per_second_all": sum(answer.tokens for answer in answers) / whole,
-        "answer_tokens": statistics.fmean(answer.tokens for answer in answers),
         **({"tokens_per_second": statistics.median(rates)} if rates else {}),
     }
     return {name: float(f"{value:.4g}") for name, value in found.items()}

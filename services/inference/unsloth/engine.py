@@ -42,6 +42,8 @@ class UnslothEngine:
     """Answers many at once, base and adapters mixed."""
 
     name = "unsloth"
+    why = ""
+    alive = True
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         """Load the base model of a snapshot folder and begin to answer."""

@@ -1,0 +1,149 @@
+"""The engine over vLLM: token ids go in and come out; channels, templates and stop strings stay above the seam."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from services.inference import metrics
+from services.inference.engine import Busy, Closed, Sampling, Token, Unavailable, Unfit, Weights
+from services.inference.vllm.adapters import check
+from services.inference.vllm.start import start
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+READS = 3000  # of answers in a second, of all together: each takes the one thread 0.1 ms until it is with the client
+DIED = "The engine has died; the server's log says why. It starts again by itself: try again in a minute."
+
+
+class VllmEngine:
+    """Answers many at once, base and adapters mixed."""
+
+    name = "vllm"
+    why = ""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        """Load the base model of a snapshot folder. The first time takes minutes: kernels are compiled."""
+        self.places, self.waiting = settings.sequences, settings.waiting_requests
+        self.engine, self.rank = start(folder, settings)
+        self.inside = 0
+        self._numbers = count(1)
+        self._known: dict[str, asyncio.Task[Any]] = {}  # vLLM's name for an adapter, by its hash
+        self._loop: asyncio.AbstractEventLoop | None = None
+        metrics.WAITING.set_function(lambda: max(self.inside - self.places, 0))
+
+    async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
+        """As the seam says. Ends with Closed when the engine is closed meanwhile."""
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine, self._loop = self.engine, asyncio.get_running_loop()
+        if engine is None:
+            raise Closed
+        if self.inside >= self.places + self.waiting:
+            raise Busy(self.waiting)
+        self.inside += 1
+        try:
+            answer = engine.generate(
+                tokens_input(prompt),
+                parameters(prompt, sampling),
+                f"{next(self._numbers)}",
+                lora_request=await self._adapter(weights),
+            )
+            async for output in answer:
+                part = output.outputs[0]
+                if part.token_ids:
+                    yield tokens(part, sampling.logprobs)
+                if part.finish_reason == "error":
+                    raise Unavailable(
+                        "The answer could not go on within its grammar. Try again, or ask for less of it."
+                    )
+        except EngineDeadError as error:
+            raise (Closed() if self.engine is None else Unavailable(DIED)) from error
+        finally:
+            self.inside -= 1
+
+    @property
+    def alive(self) -> bool:
+        """False when vLLM's processes have ended by themselves."""
+        return self.engine is None or not self.engine.errored
+
+    def close(self) -> None:
+        """End vLLM's processes, and their memory with them; answers in progress end with Closed. May be called again."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine, self.engine = self.engine, None
+        if engine is None:
+            return
+        if self._loop is not None and not self._loop.is_closed():  # those who wait for a token would wait for ever
+            self._loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
+        engine.shutdown()
+
+    async def _adapter(self, weights: Weights) -> Any:
+        """vLLM's name for the adapter, which is read when it is first asked for; None for the base. Raises Unfit."""
+        if weights.adapter is None:
+            return None
+        if weights.sha256 not in self._known:
+            self._known[weights.sha256] = asyncio.create_task(self._read(weights))
+        try:
+            return await asyncio.shield(self._known[weights.sha256])
+        except Unfit:
+            self._known.pop(weights.sha256, None)
+            raise
+
+    async def _read(self, weights: Weights) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        await asyncio.to_thread(check, weights, self.rank)
+        request = LoRARequest(weights.sha256, next(self._numbers), str(weights.adapter))
+        try:
+            await self.engine.add_lora(request)  # what is wrong with it fails here, and not within a batch
+        except Exception as error:
+            raise Unfit(f"vLLM cannot apply the adapter {weights.name}: {error}") from error
+        return request
+
+
+def parameters(prompt: list[int], sampling: Sampling) -> Any:
+    """The same in vLLM's words: its SamplingParams."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop_token_ids=list(sampling.stops),
+        logit_bias=dict(sampling.logit_bias) or None,
+        logprobs=sampling.logprobs,
+        structured_outputs=_grammar(prompt, sampling),
+        ignore_eos=True,  # the stops say where it ends
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _grammar(prompt: list[int], sampling: Sampling) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    from services.inference.vllm.grammars import written
+
+    if not sampling.grammar:
+        return None
+    return StructuredOutputsParams(grammar=written(sampling.grammar, prompt[len(prompt) - sampling.begun :]))
+
+
+def tokens(output: Any, most: int | None) -> list[Token]:
+    """The tokens of a part of an answer, with the `most` likeliest ones where they were asked for."""
+    if most is None:
+        return [Token(id_) for id_ in output.token_ids]
+    return [_told(id_, found, most) for id_, found in zip(output.token_ids, output.logprobs, strict=True)]
+
+
+def _told(id_: int, found: dict[int, Any], most: int) -> Token:
+    """vLLM gives the likeliest tokens with their ranks, and with them the one that was drawn, whatever its own."""
+    ranked = sorted(found.items(), key=lambda item: item[1].rank)
+    return Token(id_, found[id_].logprob, tuple((other, told.logprob) for other, told in ranked[:most]))

@@ -1,0 +1,58 @@
+"""How vLLM is started, and what it is told."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from services.inference.vllm.room import Needs, card
+from shared import registry
+from shared.settings import Settings
+from shared.store import Store
+
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
+}
+SHARE = 0.95  # of a GPU that vLLM may ask for
+
+
+def start(folder: Path, settings: Settings) -> tuple[Any, int]:
+    """(vLLM's asynchronous engine over a snapshot folder, the highest rank of an adapter that it has room for)."""
+    os.environ.update(ENVIRONMENT)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    told = arguments(folder, settings)
+    server = UsageContext.OPENAI_API_SERVER  # by which vLLM chooses how much of prompts is read at once
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**told), usage_context=server), told["max_lora_rank"]
+
+
+def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
+    """vLLM's engine arguments."""
+    found = card()
+    count, total, free = (found.count, found.total, found.free) if found else (1, None, None)
+    ranks = [known.values.lora_rank for known in registry.adapters(Store(settings.data))]
+    needs = Needs(folder, settings, ranks, count)
+    return {
+        "model": str(folder),
+        "max_model_len": settings.context_tokens,
+        "max_num_seqs": settings.sequences,
+        "kv_cache_memory_bytes": needs.cache,
+        # with the cache's size given, this is only how much has to be free when it starts
+        "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
+        "tensor_parallel_size": count,
+        "enable_prefix_caching": True,
+        "enable_lora": True,
+        "max_loras": needs.places(free),
+        "max_cpu_loras": settings.kept_adapters,
+        "max_lora_rank": needs.rank,
+        **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
+        "logprobs_mode": "raw_logprobs",  # before temperature and bias
+        "structured_outputs_config": {"backend": "guidance"},  # the notation of our grammars
+        "scheduler_cls": "services.inference.vllm.grammars.scheduler",
+        "generation_config": "vllm",  # the checkpoint has no say in how tokens are drawn
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    }

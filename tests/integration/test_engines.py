@@ -1,0 +1,289 @@
+"""What each engine behind the seam has to do, whatever it is made of: greedy answers are those of transformers and PEFT,
+and the rest of `services.inference.engine` holds. Each runs where it can; a reason is given where it cannot.
+
+    python -m pytest tests/integration/test_engines.py -k vllm
+
+On a GPU the base has gpt-oss-20b's widths in MXFP4 and random weights; TANDEM_TEST_BASE names a folder with another one.
+"""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import aclosing, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.inference.constraint import Constraint
+from services.inference.engine import Busy, Closed, Sampling, Token, Unfit, Weights
+from services.inference.grammar import answer_grammar
+from services.inference.residence import Loaded
+from shared.harmony import Encoder, Piece
+from shared.settings import Settings
+from tests import checkpoints
+from tests.judge import Judge
+
+GPU = torch.cuda.is_available()
+RUNNING, WAITING = 4, 2
+TOKENS = 12
+NEAR = 0.35 if GPU else 0.02  # how far below the judge's likeliest token one may be: bf16 and MXFP4 round, fp32 hardly
+PROMPTS = [[200006, 1428, 200008, *range(1000 + 7 * n, 1040 + 9 * n), 200007, 200006, 173781] for n in range(3)]
+SCHEMA = {
+    "type": "object",
+    "properties": {"open": {"enum": ["yes", "no"]}, "hours": {"enum": [1, 2, 3]}},
+    "required": ["open", "hours"],
+    "additionalProperties": False,
+}
+STOPS = (200002, 200012, 199999)
+
+
+class Asked:
+    """An engine in a loop of its own, and short questions to it."""
+
+    def __init__(self, engine: Loaded) -> None:
+        self.engine, self.loop = engine, asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(240)
+
+    async def read(self, prompt: list[int], weights: Weights, **sampling: Any) -> list[Token]:
+        found: list[Token] = []
+        asked = Sampling(**{"max_tokens": TOKENS, "temperature": 0, **sampling})
+        async with aclosing(self.engine.generate(prompt, asked, weights)) as answer:
+            async for tokens in answer:
+                found += tokens
+        return found
+
+    def ask(self, prompt: list[int] | None = None, weights: Weights | None = None, **sampling: Any) -> list[Token]:
+        return self.run(self.read(prompt or PROMPTS[0], weights or BASE, **sampling))
+
+    def ask_all(self, asked: list[tuple[list[int], Weights]], **sampling: Any) -> list[list[Token]]:
+        async def together() -> list[list[Token]]:
+            return await asyncio.gather(*(self.read(prompt, weights, **sampling) for prompt, weights in asked))
+
+        return self.run(together())
+
+
+BASE = Weights("base", "b" * 64)
+
+
+@pytest.fixture(scope="module")
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if given := os.environ.get("TANDEM_TEST_BASE"):
+        return Path(given)
+    tiny = request.getfixturevalue("harmony_tokenizer_dir")
+    return checkpoints.mxfp4(tmp_path_factory.mktemp("wide"), tiny) if GPU else tiny
+
+
+@pytest.fixture(scope="module")
+def encoder(base: Path) -> Encoder:
+    return hub.encoder(base)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[Weights]:
+    """Random ones: on attention and experts with two ranks, and on attention alone."""
+    kinds = [{"rank": 8, "seed": 1}, {"rank": 16, "seed": 2}, {"rank": 8, "seed": 3, "experts": False}]
+    folder = tmp_path_factory.mktemp("adapters")
+    made = [checkpoints.adapter(folder / str(n), base, strength=0.7, **kind) for n, kind in enumerate(kinds)]
+    return [Weights(f"adapter@v{n}", str(n) * 64, path) for n, path in enumerate(made)]
+
+
+@pytest.fixture(scope="module")
+def judge(base: Path) -> Judge:
+    return Judge(base)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    limits = {"sequences": RUNNING, "waiting_requests": WAITING, "context_tokens": 1024, "cached_tokens": 8192}
+    folder = tmp_path_factory.mktemp("data")
+    return Settings(data=folder, hf_home=folder, redis_url="redis://none/0", kept_adapters=3, **limits)
+
+
+@pytest.fixture(scope="module", params=["unsloth", "vllm"])
+def asked(request: pytest.FixtureRequest, base: Path, settings: Settings) -> Iterator[Asked]:
+    engine = {"unsloth": unsloth, "vllm": vllm}[request.param](base, settings)
+    yield Asked(engine)
+    engine.close()
+
+
+def unsloth(base: Path, settings: Settings) -> Loaded:
+    from services.inference.unsloth.engine import UnslothEngine
+
+    return UnslothEngine(base, settings)
+
+
+def vllm(base: Path, settings: Settings) -> Loaded:
+    if find_spec("vllm") is None:
+        pytest.skip("the package vllm is not installed here")
+    from services.inference.vllm import start
+    from services.inference.vllm.engine import VllmEngine
+
+    told = start.arguments
+    on_a_cpu = {"enable_lora": False, "enforce_eager": True, "dtype": "float32"}  # its LoRA on experts needs Triton
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "arguments", lambda *given: told(*given) | ({} if GPU else on_a_cpu))
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        return VllmEngine(base, settings)
+
+
+def text(encoder: Encoder, *parts: str) -> list[int]:
+    kinds = [Piece(part, "assistant", None, "special" if part.startswith("<|") else "header", None) for part in parts]
+    return encoder.encode(kinds)
+
+
+def ids(answer: list[Token]) -> list[int]:
+    return [token.id for token in answer]
+
+
+def test_many_at_once_are_each_answered_as_transformers_would(asked: Asked, judge: Judge) -> None:
+    answers = asked.ask_all([(prompt, BASE) for prompt in PROMPTS])
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        assert len(answer) == TOKENS
+        assert judge.regret(prompt, ids(answer)) < NEAR
+
+
+def test_base_and_adapters_in_one_batch_are_each_answered_as_peft_would(
+    asked: Asked, judge: Judge, adapters: list[Weights]
+) -> None:
+    if asked.engine.name == "vllm" and not GPU:
+        pytest.skip("vLLM applies adapters to experts with Triton, which needs a GPU")
+    everything = [(prompt, weights) for prompt in PROMPTS for weights in (BASE, *adapters)]
+    before = asked.ask_all(everything[: RUNNING + WAITING])
+    after = asked.ask_all(everything[RUNNING + WAITING :])
+    for (prompt, weights), answer in zip(everything, before + after, strict=True):
+        with judge.wearing(weights.adapter):
+            assert judge.regret(prompt, ids(answer)) < NEAR, weights.name
+    plain = ids(before[0])
+    for weights in adapters:
+        with judge.wearing(weights.adapter):
+            assert judge.regret(PROMPTS[0], plain) > NEAR, f"{weights.name} changes the answer"
+
+
+def test_a_stop_ends_the_answer_and_is_the_last_of_it(asked: Asked) -> None:
+    whole = ids(asked.ask())
+    stop = whole[TOKENS // 2]
+    answer = ids(asked.ask(stops=(stop,)))
+    assert answer == whole[: whole.index(stop) + 1]
+
+
+def test_log_probabilities_are_the_models_own_before_temperature_and_bias(asked: Asked, judge: Judge) -> None:
+    answer = asked.ask(logprobs=3, temperature=2.0, seed=1, logit_bias={5: 100.0}, max_tokens=4)
+    assert ids(answer) == [5] * 4, "the bias decides"
+    told = judge.logprobs(PROMPTS[0], ids(answer))
+    for token, row in zip(answer, told, strict=True):
+        assert len(token.top) == 3 and token.logprob == pytest.approx(float(row[5]), abs=NEAR)
+        best = [logprob for _, logprob in token.top]
+        assert best == sorted(best, reverse=True)
+        assert best == pytest.approx(row.topk(3).values.tolist(), abs=NEAR)
+    assert all(token.logprob is None and token.top == () for token in asked.ask(max_tokens=2))
+    assert [token.top for token in asked.ask(max_tokens=2, logprobs=0)] == [(), ()]
+
+
+def test_a_seed_draws_the_same_again_and_another_one_something_else(asked: Asked) -> None:
+    one, again, other = (ids(asked.ask(temperature=1.5, seed=seed, max_tokens=40)) for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_what_is_drawn_keeps_to_top_k_top_p_and_min_p(asked: Asked) -> None:
+    likeliest = ids(asked.ask())
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        assert ids(asked.ask(temperature=1.5, seed=3, **narrow)) == likeliest, narrow
+
+
+def test_as_many_as_may_wait_and_one_more_is_told_so_and_who_leaves_makes_room(asked: Asked) -> None:
+    async def crowd() -> None:
+        sampling = Sampling(900, temperature=0)
+        answers = [asked.engine.generate(PROMPTS[0], sampling, BASE) for _ in range(RUNNING + WAITING)]
+        begun = [asyncio.ensure_future(anext(answer)) for answer in answers]
+        await asyncio.wait(begun[:RUNNING], timeout=60)
+        with pytest.raises(Busy):
+            await anext(asked.engine.generate(PROMPTS[0], sampling, BASE))
+        for first, answer in zip(begun, answers, strict=True):
+            first.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await first
+            await answer.aclose()
+        async with asyncio.timeout(30):
+            assert len(await asked.read(PROMPTS[1], BASE)) == TOKENS
+
+    asked.run(crowd())
+
+
+@pytest.mark.parametrize(
+    "begun", [("<|channel|>", "final", "<|message|>"), ("<|channel|>", "final", "<|message|>", '{"open')]
+)
+def test_an_answer_by_a_schema_follows_it_also_from_what_has_begun(
+    asked: Asked, encoder: Encoder, begun: tuple[str, ...]
+) -> None:
+    start = text(encoder, *begun)
+    grammar = answer_grammar(SCHEMA)
+    more = {"grammar": grammar, "begun": len(start), "stops": STOPS, "max_tokens": 60}
+    answers = [ids(asked.ask(PROMPTS[0] + start, temperature=1.0, seed=seed, **more)) for seed in range(3)]
+    for answer in answers:
+        assert answer[-1] == 200002
+        said = json.loads(encoder.decode(start[3:] + answer[:-1]))
+        assert said["open"] in ("yes", "no") and said["hours"] in (1, 2, 3) and len(said) == 2
+
+
+def test_an_answer_by_a_schema_may_think_before(asked: Asked, encoder: Encoder) -> None:
+    grammar = answer_grammar(SCHEMA)
+    answer = ids(asked.ask(PROMPTS[0], temperature=1.0, seed=1, grammar=grammar, stops=STOPS, max_tokens=30))
+    constraint = Constraint(encoder, grammar)
+    for token in answer:
+        constraint.advance(token)  # raises where the grammar does not allow it
+
+
+def test_a_tool_call_that_is_demanded_comes_and_ends_the_answer(asked: Asked, encoder: Encoder) -> None:
+    tool = {"name": "opening_hours", "strict": True, "parameters": SCHEMA}
+    start = text(encoder, "<|channel|>", "commentary to=functions.opening_hours", "<|message|>")
+    more = {"grammar": answer_grammar(None, [tool], must_call=True), "begun": len(start), "stops": STOPS}
+    answer = ids(asked.ask(PROMPTS[0] + start, max_tokens=60, **more))
+    assert answer[-1] == 200012 and set(json.loads(encoder.decode(answer[:-1]))) == {"open", "hours"}
+
+
+def test_an_adapter_with_parts_that_have_no_place_is_refused_by_name(
+    asked: Asked, adapters: list[Weights], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    source = Path(str(adapters[2].adapter))
+    config = json.loads((source / "adapter_config.json").read_text())
+    config["target_modules"] = [name.replace("q_proj", "x_proj") for name in config["target_modules"]]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    tensors = load_file(source / "adapter_model.safetensors")
+    renamed = {name.replace("q_proj", "x_proj"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "adapter_model.safetensors")
+    with pytest.raises(Unfit, match="strange@v1"):
+        asked.ask(weights=Weights("strange@v1", "f" * 64, folder))
+    assert len(asked.ask()) == TOKENS, "the others are answered on"
+
+
+def test_closing_ends_what_is_being_answered_and_nothing_begins_any_more(asked: Asked) -> None:
+    async def read() -> int:
+        answer, count = asked.engine.generate(PROMPTS[0], Sampling(900, temperature=0), BASE), 0
+        try:
+            async for tokens in answer:
+                count += len(tokens)
+                closing.set()
+        except Closed:
+            return count
+        pytest.fail("the answer went on to its end")
+
+    closing = threading.Event()
+    closer = threading.Thread(target=lambda: closing.wait(60) and asked.engine.close())
+    closer.start()
+    assert 0 < asked.run(read()) < 900
+    closer.join(60)
+    with pytest.raises(Closed):
+        asked.ask()
