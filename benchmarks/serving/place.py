@@ -36,6 +36,16 @@ class Place:
     def layout(self) -> Layout:
         return Layout(ROOT, self.work / "stack", self.port)
 
+    @property
+    def vllm_says(self) -> Path:
+        """What bare vLLM gives as next tokens, for the proof."""
+        return self.work / "vllm.npz"
+
+    @property
+    def ours_says(self) -> Path:
+        """What the product's server gives as next tokens."""
+        return self.work / "ours.json"
+
     def prepare(self) -> None:
         """Put the checkpoint into a Hugging Face cache, and adapters into the registry, unless they are there."""
         stack_files.write(self.layout)
