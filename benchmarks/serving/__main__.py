@@ -34,10 +34,6 @@ class Asked:
         store = Store(self.place.layout.data)
         return [str(store.adapter(f"{name}@v1")) for name in ADAPTERS]
 
-    @property
-    def next_tokens(self) -> Path:
-        return self.place.work / "vllm.npz"
-
 
 def bare(asked: Asked) -> Iterator[Found]:
     """vLLM without adapters, by streams."""
@@ -47,14 +43,18 @@ def bare(asked: Asked) -> Iterator[Found]:
 def bare_adapters(asked: Asked) -> Iterator[Found]:
     """vLLM over eight adapters, and what it says with one of them."""
     asked.place.prepare()
-    return told(asked, "bare_adapters", "bare", str(asked.place.checkpoint), str(asked.next_tokens), *asked.adapters)
+    return told(
+        asked, "bare_adapters", "bare", str(asked.place.checkpoint), str(asked.place.vllm_says), *asked.adapters
+    )
 
 
 def likeness(asked: Asked) -> Iterator[Found]:
-    """What transformers and PEFT say with that adapter; needs the part bare_adapters, and 100 GiB of the GPU."""
-    if not asked.next_tokens.exists():
-        raise RuntimeError(f"There is no {asked.next_tokens}. Run the part bare_adapters first.")
-    return told(asked, "likeness", "likeness", str(asked.place.checkpoint), asked.adapters[0], str(asked.next_tokens))
+    """What transformers and PEFT say with that adapter, in 100 GiB of the GPU."""
+    files = [asked.place.vllm_says, asked.place.ours_says]
+    if not any(file.exists() for file in files):
+        raise RuntimeError("There is nothing to compare with. Run the part bare_adapters or ours first.")
+    arguments = [asked.place.checkpoint, asked.adapters[0], *files]
+    return told(asked, "likeness", "likeness", *map(str, arguments))
 
 
 def told(asked: Asked, name: str, module: str, *arguments: str) -> Iterator[Found]:

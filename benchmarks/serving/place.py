@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "tandem/benchmark"  # the checkpoint's name in the cache
 COMMIT = "0" * 40
 START_SECONDS, WAY_IN_SECONDS = 400.0, 60.0  # the first with kernels to be compiled
-FAILED = "could not be loaded"  # the server says so, and would try again for ever
+HOPELESS = ("could not be loaded", "TANDEM_ENGINE is")  # the server says so, and tries again for ever
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,16 @@ class Place:
     @property
     def layout(self) -> Layout:
         return Layout(ROOT, self.work / "stack", self.port)
+
+    @property
+    def vllm_says(self) -> Path:
+        """What bare vLLM gives as next tokens, for the proof."""
+        return self.work / "vllm.npz"
+
+    @property
+    def ours_says(self) -> Path:
+        """What the product's server gives as next tokens."""
+        return self.work / "ours.json"
 
     def prepare(self) -> None:
         """Put the checkpoint into a Hugging Face cache, and adapters into the registry, unless they are there."""
@@ -63,20 +73,21 @@ class Place:
         """A module of the benchmark, in the same surroundings."""
         return self.program(name, [sys.executable, "-m", module, *arguments])
 
-    def service(self, name: str, **settings: str) -> Child:
-        """One of the product's programs, as its local stack starts it, with these settings beside the usual ones."""
+    def service(self, program: str, name: str | None = None, **settings: str) -> Child:
+        """One of the product's programs, as its local stack starts it, with these settings beside the usual ones. Its log has
+        the program's name, or another."""
         fixed = {"HF_HOME": str(self.layout.folder / "hf"), **here()}
         environment = stack_files.environment(self.layout, base_model=BASE, extra=fixed | settings)
-        return Child(name, stack_files.commands(self.layout)[name], self.log(name), environment, ROOT)
+        return Child(program, stack_files.commands(self.layout)[program], self.log(name or program), environment, ROOT)
 
     def log(self, name: str) -> Path:
         return self.work / "logs" / f"{name}.log"
 
     @contextmanager
-    def server(self, **settings: str) -> Iterator[tuple[Address, float]]:
-        """The inference server, ready to answer, and the seconds that took. Raises RuntimeError."""
+    def server(self, name: str, **settings: str) -> Iterator[tuple[Address, float]]:
+        """The inference server, ready to answer, and the seconds that took; `name` is its log's. Raises RuntimeError."""
         address = Address(f"http://{HOST}:{self.layout.ports['inference']}")
-        with self.service("inference", **settings) as child:
+        with self.service("inference", name, **settings) as child:
             yield address, child.wait(lambda: _missing(address.url), START_SECONDS)
 
     @contextmanager
@@ -100,6 +111,6 @@ def _missing(url: str) -> str | None:
         answer = httpx.get(f"{url}/health", timeout=2, trust_env=False)
     except httpx.HTTPError:
         return "no answer yet"
-    if FAILED in answer.text:
+    if any(words in answer.text for words in HOPELESS):
         raise RuntimeError(f"The server says: {answer.text.strip()}. Its log has more.")
     return None if answer.status_code == 200 else answer.text.strip()

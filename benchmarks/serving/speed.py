@@ -9,7 +9,7 @@ STREAMS = (1, 8, 32, 128)
 PROMPT = TOKENS = 128  # tokens in, tokens out
 MIXED = 32  # streams, over adapters that take turns
 ADAPTERS, RANK = tuple(f"benchmark-{number}" for number in range(8)), 16
-PROOF_PROMPTS, PROOF_TOKENS = 8, 64  # after which vLLM's next token is compared with that of transformers and PEFT
+PROOF_PROMPTS, PROOF_TOKENS = 16, 64  # after which vLLM's next token is compared with that of transformers and PEFT
 WARM, ROUNDS = 1, 3  # in the warm round kernels are compiled, and adapters read
 VOCABULARY = 199_000  # ids below are plain text
 

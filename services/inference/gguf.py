@@ -9,6 +9,7 @@ import httpx
 from services.inference import access
 from services.inference.engine import Sampling, Token, Unavailable, Weights
 from shared.harmony import Encoder, Piece
+from shared.lines import Lines
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>)")
 
@@ -88,6 +89,8 @@ def pieces(text: str) -> list[Piece]:
 
 
 async def _events(answer: httpx.Response) -> AsyncIterator[dict]:
-    async for line in answer.aiter_lines():
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line[6:])
+    lines = Lines()
+    async for chunk in answer.aiter_bytes():
+        for line in lines.feed(chunk):
+            if line.startswith("data: ") and line != "data: [DONE]":
+                yield json.loads(line[6:])

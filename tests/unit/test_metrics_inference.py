@@ -150,7 +150,8 @@ def test_llama_cpp_is_asked_under_the_same_request_id(settings: Settings, encode
             seen.append((self.command, self.headers["X-Request-Id"]))
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'data: {"content": "yes", "stop": true, "stop_type": "eos"}\n\n')
+            # U+2028 ends a line for str, and not for a server
+            self.wfile.write('data: {"content": "yes\u2028", "stop": true, "stop_type": "eos"}\n\n'.encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.serving import llama, report
+from benchmarks.serving import likeness, llama, report
 from benchmarks.serving.child import Child
 from benchmarks.serving.speed import TOKENS, WARM, decode, prompts
 from tests.conftest import wait_for
@@ -70,7 +71,7 @@ def test_what_is_asked_for_stands_in_for_a_baseline_and_the_bases_likeness_is_to
     cosines = {"adapter_cosine": 0.996, "adapter_without_cosine": 0.61, "adapter_attention_cosine": 0.9}
     rows = {row["name"]: row for row in report.found(measured(ours_start_s=60.0, base_cosine=0.997, **cosines))}
     assert (rows["start_s"]["baseline"], rows["start_s"]["ratio"]) == (75, 0.8)
-    assert "The two bases: 0.9970" in rows["adapter_cosine"]["method"]
+    assert "the two bases: 0.9970" in rows["adapter_cosine"]["method"]
     assert rows["experts_cosine"]["baseline"] == 0.9
 
 
@@ -104,3 +105,22 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
         words = Path(f"/proc/{pid}/cmdline")  # empty once it has ended
         assert words.read_bytes()
     wait_for(lambda: not words.exists() or not words.read_bytes(), 5, "it has ended")
+
+
+class Letters:
+    """An encoder of three tokens."""
+
+    def token_bytes(self, token: int) -> bytes:
+        return "abc"[token].encode()
+
+
+def test_what_all_tokens_share_says_nothing_of_likeness() -> None:
+    logits = np.array([[1.0, 2.0, 4.0], [3.0, 0.0, 1.0]])
+    assert likeness.cosine(logits, logits - 12.0) == pytest.approx(1.0)
+    assert likeness.cosine(logits, -logits) == pytest.approx(-1.0)
+
+
+def test_distance_is_of_the_tokens_that_were_told_by_their_text() -> None:
+    logits = np.log(np.array([[0.5, 0.25, 0.25]]))
+    told = [{"a": float(np.log(0.5)) + 0.2, "c": float(np.log(0.25)) - 0.4}]
+    assert likeness.distance(told, logits, Letters()) == pytest.approx(0.3)
