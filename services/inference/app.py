@@ -118,6 +118,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         most = body.max_completion_tokens or body.max_tokens
         logprobs = body.top_logprobs if body.logprobs else None
         more = {"stops": STOPS, "grammar": body.grammar, "begun": len(begun), "logprobs": logprobs}
+        more["forced"] = body.thinking_token_budget >= 0
         made = await begin(request, base, body, prompt, most, body.n, **more)
         return [Chat(index, one, Answer(body, base.encoder, begun)) for index, one in enumerate(made)]
 

@@ -77,8 +77,13 @@ def test_where_the_engine_answers_the_export_is_left_alone(scene: Scene) -> None
 
 @pytest.mark.parametrize(
     "asked",
-    [{"model": BASE}, {"fallback": False}, {"logprobs": True}, {"response_format": SCHEMA}],
-    ids=["the base", "no fallback", "log-probabilities", "JSON"],
+    [
+        {"model": BASE},
+        {"fallback": False},
+        {"logprobs": True},
+        {"response_format": SCHEMA, "thinking_token_budget": 5},
+    ],
+    ids=["the base", "no fallback", "log-probabilities", "JSON after capped thinking"],
 )
 def test_nothing_answers_in_place_of_what_it_is_not_or_does_what_it_cannot(scene: Scene, asked: dict) -> None:
     answer = scene.ask(**asked)
