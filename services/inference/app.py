@@ -19,7 +19,7 @@ from services.inference.answer import Answer
 from services.inference.answers import Chat, Text
 from services.inference.backends import Backend, Backends
 from services.inference.client import Events, Left, data, while_there, whole
-from services.inference.engine import Busy, Engine, Sampling, Unavailable
+from services.inference.engine import Busy, Engine, Expired, Sampling, Unavailable
 from services.inference.generation import STOPS, Generation
 from services.inference.gguf import pieces
 from services.inference.messages import Unreadable
@@ -100,7 +100,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
 
         try:
             return await begun(backend)
-        except Busy:
+        except (Busy, Expired):  # it can answer, only not now
             raise
         except Unavailable as problem:
             other = await run_in_threadpool(backends.instead, backend, sampling) if asked.fallback else None
@@ -118,6 +118,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         most = body.max_completion_tokens or body.max_tokens
         logprobs = body.top_logprobs if body.logprobs else None
         more = {"stops": STOPS, "grammar": body.grammar, "begun": len(begun), "logprobs": logprobs}
+        more["forced"] = body.thinking_token_budget >= 0
         made = await begin(request, base, body, prompt, most, body.n, **more)
         return [Chat(index, one, Answer(body, base.encoder, begun)) for index, one in enumerate(made)]
 

@@ -26,11 +26,10 @@ class Backend:
             return
         if sampling.logprobs is not None:
             raise Unreadable("logprobs", "are not known of a GGUF export. Ask its adapter.")
-        if sampling.grammar:
-            says = (
-                "of JSON, and tools that are strict or demanded, are not to be had of a GGUF export. Ask its adapter."
-            )
-            raise Unreadable("response_format", says)
+        if sampling.grammar and (sampling.begun or sampling.forced):
+            says = "cannot go together with {} on a GGUF export. Leave one of them out, or ask its adapter."
+            other = "continue_final_message" if sampling.begun else "thinking_token_budget"
+            raise Unreadable("response_format", says.format(other))
 
 
 class Backends:

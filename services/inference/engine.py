@@ -71,6 +71,7 @@ class Sampling:
     deadline: float | None = None  # seconds from the request to the answer's end, however long it waits
     grammar: str | None = None  # what the answer has to follow, as services.inference.grammar writes it
     begun: int = 0  # tokens at the prompt's end that are the beginning of the answer: the grammar has them, too
+    forced: bool = False  # words may be put into the answer, and the engine be asked to go on after them
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,18 @@ class Replica:
     async def look(self) -> None:
         """Ask it how it is. One that is too busy to say so is as it was."""
         try:
-            self.told = (await self._client.get("/health", timeout=ANSWER_SECONDS)).json()
+            told = (await self._client.get("/health", timeout=ANSWER_SECONDS)).json()
         except (httpx.ReadTimeout, httpx.PoolTimeout):
             return
         except (httpx.HTTPError, ValueError):
-            self.told = {}
+            told = {}
+        self.told = told if isinstance(told, dict) else {}
+
+    async def watch(self) -> None:
+        """Look at it once a second until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
 
     async def metrics(self) -> str:
         """Its exposition; empty while it cannot be reached."""
@@ -77,7 +84,7 @@ class Replica:
 
 
 class Replicas:
-    """All of them, looked at once a second."""
+    """All of them."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.all = [Replica(url) for url in urls]
@@ -92,11 +99,13 @@ class Replicas:
         each = [{"url": one.url, "status": "away", "gpus": [], **one.told, "requests": one.busy} for one in self.all]
         return {**best, "gpus": [gpu for one in each for gpu in one["gpus"]], "replicas": each}
 
+    async def look(self) -> None:
+        """Ask all of them how they are."""
+        await asyncio.gather(*(replica.look() for replica in self.all))
+
     async def watch(self) -> None:
-        """Look at all of them until cancelled."""
-        while True:
-            await asyncio.gather(*(replica.look() for replica in self.all))
-            await asyncio.sleep(LOOK_SECONDS)
+        """Look at each of them until cancelled; one that is slow to answer keeps nobody from the others."""
+        await asyncio.gather(*(replica.watch() for replica in self.all))
 
 
 def is_stream(answer: httpx.Response) -> bool:

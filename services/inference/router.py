@@ -42,6 +42,7 @@ LAST_SECONDS = 5  # for what goes on after TANDEM_DRAIN_SECONDS to notice that i
 def create_app(replicas: Replicas) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await replicas.look()
         watching = asyncio.create_task(replicas.watch())
         yield
         watching.cancel()
@@ -67,12 +68,12 @@ def create_app(replicas: Replicas) -> Starlette:
 
 async def _answer(replicas: Replicas, request: Request, body: bytes) -> Response:
     """The answer of the first one that gives one; else the first one's refusal."""
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path = request.scope["raw_path"].decode() + (f"?{request.url.query}" if request.url.query else "")
     headers = _of_both_hops(request.headers.items()) | access.passed_on()
     refusal: tuple[Replica, httpx.Response] | None = None
     for replica in replicas.in_order():
         if refusal and refusal[1].status_code == FULL and not replica.ready:
-            continue  # waiting helps more than an export on another machine's processor
+            continue  # it has no model in memory: who is told to wait is better off
         async with AsyncExitStack() as asked:
             try:
                 answer = await asked.enter_async_context(replica.asked(request.method, path, headers, body))
@@ -146,8 +147,9 @@ def main() -> None:
     logs.to_stdout("router")
     settings = environment.load()
     urls = settings.inference_replicas.split()
-    if not urls:
-        raise SystemExit("TANDEM_INFERENCE_REPLICAS is empty: name the inference servers, with blanks between them.")
+    if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+        says = "must name the inference servers, as http://inference-1:8000, with blanks between them"
+        raise SystemExit(f"TANDEM_INFERENCE_REPLICAS {says}; it is {settings.inference_replicas!r}.")
     door = Door(create_app(Replicas(urls)))
     config = uvicorn.Config(
         door,

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ class Pair:
     def __init__(self, settings: Settings) -> None:
         ports, port = (free_port(), free_port()), free_port()
         urls = " ".join(f"http://127.0.0.1:{number}" for number in ports)
-        settings = settings.model_copy(update={"inference_replicas": urls})
+        settings = settings.model_copy(update={"inference_replicas": urls, "response_cache_bytes": 1 << 20})
         self.url = f"http://127.0.0.1:{port}"
         self.router = self._start(settings, "services.inference.router", port)
         self.servers = {f"127.0.0.1:{number}": self._start(settings, "services.inference", number) for number in ports}
@@ -46,8 +47,14 @@ class Pair:
         except httpx.HTTPError:
             return []
 
-    def ask(self) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/completions", json=SHORT, timeout=60)
+    def ask(self, **more: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/completions", json={**SHORT, **more}, timeout=60)
+
+    def chat(self, **more: Any) -> httpx.Response:
+        body = {"model": BASE, "messages": [{"role": "user", "content": "When are you open?"}], "max_tokens": 60}
+        return httpx.post(
+            f"{self.url}/v1/chat/completions", json={**body, "return_token_ids": True, **more}, timeout=60
+        )
 
     def stop(self) -> None:
         for process in (self.router, *self.servers.values()):
@@ -79,6 +86,18 @@ def test_who_is_busy_is_spared_and_both_say_the_same(pair: Pair) -> None:
     assert other.headers["X-Tandem-SHA256"] == first.headers["X-Tandem-SHA256"]
     in_hand = lambda: [one["requests"] for one in httpx.get(f"{pair.url}/health").json()["replicas"]]  # noqa: E731
     wait_for(lambda: in_hand() == [0, 0], 10, "the one who left is forgotten")
+
+
+@pytest.mark.parametrize("drawn", [{"temperature": 0}, {"temperature": 2, "seed": 3}], ids=["greedy", "seed"])
+def test_an_answer_is_given_once_more_token_for_token(pair: Pair, drawn: dict[str, Any]) -> None:
+    first, again, stream = pair.chat(**drawn), pair.chat(**drawn), pair.chat(**drawn, stream=True)
+    assert [answer.headers.get("X-Tandem-Cache") for answer in (first, again, stream)] == [None, "hit", "hit"]
+    assert again.json()["choices"] == first.json()["choices"] and again.json()["usage"] == first.json()["usage"]
+    chunks = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: {")]
+    assert [id_ for chunk in chunks for id_ in chunk["choices"][0]["token_ids"]] == first.json()["choices"][0][
+        "token_ids"
+    ]
+    assert len(first.json()["choices"][0]["token_ids"]) > 2
 
 
 def test_a_killed_server_costs_what_it_had_begun_and_no_other_request(pair: Pair) -> None:

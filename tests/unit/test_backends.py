@@ -1,5 +1,6 @@
 """While the engine cannot answer for an adapter, an export of that very adapter does, and says so; else nothing does."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,13 +25,15 @@ class Stub:
     """An engine that says one token, or fails before it or after it."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.fails, self.breaks = name, None, None
+        self.name, self.fails, self.breaks, self.slow = name, None, None, False
         self.asked: list[str] = []
 
     async def generate(self, prompt, sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         self.asked.append(weights.name)
         if self.fails:
             raise self.fails
+        if self.slow:
+            await asyncio.sleep(60)
         yield [Token(1000)]
         if self.breaks:
             raise self.breaks
@@ -74,8 +77,13 @@ def test_where_the_engine_answers_the_export_is_left_alone(scene: Scene) -> None
 
 @pytest.mark.parametrize(
     "asked",
-    [{"model": BASE}, {"fallback": False}, {"logprobs": True}, {"response_format": SCHEMA}],
-    ids=["the base", "no fallback", "log-probabilities", "JSON"],
+    [
+        {"model": BASE},
+        {"fallback": False},
+        {"logprobs": True},
+        {"response_format": SCHEMA, "thinking_token_budget": 5},
+    ],
+    ids=["the base", "no fallback", "log-probabilities", "JSON after capped thinking"],
 )
 def test_nothing_answers_in_place_of_what_it_is_not_or_does_what_it_cannot(scene: Scene, asked: dict) -> None:
     answer = scene.ask(**asked)
@@ -100,6 +108,11 @@ def test_where_the_export_cannot_either_the_engines_word_is_told(scene: Scene) -
 def test_a_full_queue_is_told_and_not_passed_on(scene: Scene) -> None:
     scene.engine.fails = Busy(128)
     assert scene.ask().status_code == 429 and not scene.gguf.asked
+
+
+def test_who_has_waited_too_long_is_told_so(scene: Scene) -> None:
+    scene.engine.fails, scene.engine.slow = None, True
+    assert scene.ask(deadline=0.1).status_code == 504 and not scene.gguf.asked
 
 
 def test_an_answer_that_had_begun_breaks_off(scene: Scene) -> None:

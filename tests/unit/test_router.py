@@ -179,7 +179,7 @@ def test_what_was_asked_arrives_as_it_was(scene: Scene) -> None:
     assert headers["X-Request-Id"] == "abc"
     assert answer.headers["X-Tandem-Replica"] == scene.one.url.removeprefix("http://")
     scene.client.get("/v1/models/house%40v1?a=b")
-    assert scene.one.asked[1][0] == "/v1/models/house@v1?a=b"
+    assert scene.one.asked[1][0] == "/v1/models/house%40v1?a=b"
 
 
 @pytest.mark.parametrize("refusal", [FULL, ASLEEP], ids=["full", "asleep"])
