@@ -23,6 +23,7 @@ from services.inference.constraint import Constraint
 from services.inference.engine import Busy, Closed, Sampling, Token, Unfit, Weights
 from services.inference.grammar import answer_grammar
 from services.inference.residence import Loaded
+from shared import hub
 from shared.harmony import Encoder, Piece
 from shared.settings import Settings
 from tests import checkpoints
