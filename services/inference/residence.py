@@ -143,7 +143,7 @@ class Residence:
     def _move_in(self) -> None:
         try:
             self._engine = self.load(self._find())
-            self.name = self._engine.name
+            self.name, self._until = self._engine.name, self.clock() + PATIENCE_SECONDS
         except (Away, Impossible) as missing:
             self.say(str(missing))
         except Exception as error:  # the GPU may be full only now; the log and /health say what it is
