@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import multiprocessing
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 READS = 3000  # of answers in a second, of all together: each takes the one thread 0.1 ms until it is with the client
+LAST_SECONDS = 10  # for a process that has been killed
 DIED = "The engine has died; the server's log says why. It starts again by itself: try again in a minute."
 
 
@@ -96,6 +98,8 @@ class VllmEngine:
         if self._loop is not None and not self._loop.is_closed():  # those who wait for a token would wait for ever
             self._loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
         engine.shutdown()
+        for process in multiprocessing.active_children():  # those that it had to kill have their memory for a moment more
+            process.join(LAST_SECONDS)
 
     async def _adapter(self, weights: Weights) -> Any:
         """vLLM's name for the adapter, which is read when it is first asked for; None for the base. Raises Unfit."""
