@@ -113,7 +113,8 @@ def _http(url: str) -> dict[str, Any]:
     if told.get("run"):
         return {**_service("asleep", f"its GPU is lent to {told['run']}", told.get("since")), **gpus}
     took = f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms"
-    return {**_service("up", took, told.get("since")), **gpus}
+    engine = f"{told['engine']}, " if told.get("engine") else ""
+    return {**_service("up", engine + took, told.get("since")), **gpus}
 
 
 def _json_object(answer: httpx.Response) -> dict[str, Any]:
