@@ -61,8 +61,8 @@ def _piece(text: str) -> Piece:
     return Piece(text, "assistant", None, "special" if text.startswith("<|") else "content", None)
 
 
-def serve(hf_home: Path, port: int, each: int, profile: bool, told: multiprocessing.Queue) -> None:
-    """Serve until the parent says stop; then tell the processor seconds that were used since it said go."""
+def serve(hf_home: Path, port: int, each: int, profile: bool) -> None:
+    """Serve until the parent ends it; with `profile`, say then where the time went."""
     folder = hub.snapshot(tiny.REPO_ID, "main", hf_home)
     encoder = hub.encoder(folder)
     engine, base = Instant(encoder, each), Base(folder, encoder, "0" * 64)
@@ -109,8 +109,7 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    process = context.Process(target=serve, args=(values.hf_home, port, values.each, values.profile, told))
+    process = context.Process(target=serve, args=(values.hf_home, port, values.each, values.profile))
     process.start()
     clock = f"/proc/{process.pid}/stat"
 

@@ -37,6 +37,18 @@ COPY services/trainer /app/services/trainer
 CMD ["celery", "-q", "-A", "services.trainer.app", "worker", "-c", "1", "--loglevel", "INFO"]
 
 FROM engine AS inference
+# vLLM serves on GPUs alone: it comes with torch for CUDA
+ARG PIP_FIND_LINKS
+ARG PIP_TRUSTED_HOST
+COPY constraints.txt /build/
+COPY requirements /build/requirements
+USER 0:0
+RUN if python -c "import sys, torch; sys.exit(not torch.version.cuda)"; then \
+      python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \
+        -c /build/constraints.txt --no-deps -r /build/requirements/vllm.txt \
+      && python -c "import vllm"; \
+    fi
+USER 1000:1000
 COPY services/inference /app/services/inference
 EXPOSE 8000
 CMD ["python", "-m", "services.inference", "--host", "0.0.0.0", "--port", "8000"]

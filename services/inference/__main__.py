@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+from collections.abc import Callable
 
 import torch
 import uvicorn
@@ -41,7 +42,7 @@ def serve(settings: Settings, glance: Glance, host: str, port: int) -> None:
     residence = Residence(
         settings.engine,
         find=lambda: _base(settings),
-        load=lambda base: _load(base, settings),
+        load=lambda base: _load(base, settings, residence.say),
         holder=lambda: workers.holder(settings, Store(settings.data), mine),
     )
     gguf = LlamaEngine(settings.llama_url, lambda: residence.base().encoder)
@@ -59,16 +60,16 @@ def _base(settings: Settings) -> Base:
     return Base(folder, hub.encoder(folder), hub.weights_sha256(folder))
 
 
-def _load(base: Base, settings: Settings) -> Loaded:
+def _load(base: Base, settings: Settings, say: Callable[[str], None]) -> Loaded:
     """The engine that is chosen, with the base model in memory. Raises Impossible."""
     config = json.loads((base.folder / "config.json").read_text())
     found = card()
     needed = Needs(base.folder, settings, gpus=found.count if found else 1).least
     choice = choose(settings.engine, config, installed=installed(), card=found, needed=needed)
     logger.info("%s answers. %s", choice.engine, choice.why)
-    engine = (VllmEngine if choice.engine == "vllm" else UnslothEngine)(base.folder, settings)
-    engine.why = choice.why
-    return engine
+    made = VllmEngine(base.folder, settings, say) if choice.engine == "vllm" else UnslothEngine(base.folder, settings)
+    made.why = choice.why
+    return made
 
 
 if __name__ == "__main__":

@@ -43,11 +43,7 @@ class Loaded(Engine, Protocol):
     """An engine that has its model in memory."""
 
     why: str  # it is this engine that answers
-
-    @property
-    def alive(self) -> bool:
-        """False when it has ended by itself."""
-        ...
+    stale: str | None  # why it has to be loaded again, if it has
 
     def close(self) -> None:
         """Give the memory back; answers in progress end with Closed at their next token. May be called again."""
@@ -104,10 +100,8 @@ class Residence:
         run, moment = self.holder(), self.clock()
         if run:
             self._held = moment
-        if self.state == "ready" and not self._alive():
-            logger.error("the engine has ended by itself; it is loaded again")
-            self._let_go()
-            self._become("loading")
+        if self.state == "ready" and not run:
+            self._renew(moment)
         if self.state == "ready" and run:
             self._until = moment + PATIENCE_SECONDS
             self._become("leaving", run)
@@ -122,13 +116,16 @@ class Residence:
         if self.state == "loading" and moment >= self._again:
             self._move_in()
 
-    def _alive(self) -> bool:
-        return self._engine is not None and self._engine.alive
-
-    def _let_go(self) -> None:
+    def _renew(self, moment: float) -> None:
+        """Let an engine that is stale go once nobody is being answered, at the latest after a while."""
         assert self._engine is not None
-        self._engine.close()
-        self._engine = None
+        if not self._engine.stale:
+            self._until = moment + PATIENCE_SECONDS
+        elif not self._answers or moment >= self._until:
+            logger.warning("the engine is loaded again: %s", self._engine.stale)
+            self._engine.close()
+            self._engine = None
+            self._become("loading")
 
     def _leave(self, run: str | None, moment: float) -> None:
         assert self._engine is not None
@@ -146,19 +143,20 @@ class Residence:
     def _move_in(self) -> None:
         try:
             self._engine = self.load(self._find())
-            self.name = self._engine.name
+            self.name, self._until = self._engine.name, self.clock() + PATIENCE_SECONDS
         except (Away, Impossible) as missing:
-            self._say(str(missing))
+            self.say(str(missing))
         except Exception as error:  # the GPU may be full only now; the log and /health say what it is
             logger.exception("the model could not be loaded")
-            self._say(f"the model could not be loaded ({type(error).__name__}: the log says more); it is tried again")
+            self.say(f"the model could not be loaded ({type(error).__name__}: the log says more); it is tried again")
         else:
             return self._become("ready")
         give_memory_back()  # of half a model
         self._again = self.clock() + AGAIN_SECONDS
         return None
 
-    def _say(self, detail: str) -> None:
+    def say(self, detail: str) -> None:
+        """Have /health tell what the loading waits for, or how far it is."""
         if detail != self.detail:
             logger.info(detail)
         self.detail = detail

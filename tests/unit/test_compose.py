@@ -91,10 +91,11 @@ def test_only_the_trainer_writes_the_hugging_face_cache():
                 assert mount.endswith(":ro") == (name not in ("trainer", "init")), (name, mount)
 
 
-@pytest.mark.parametrize(("name", "more"), [("inference", {"/data/workers"}), ("llama", set())])
-def test_servers_read_what_is_published_and_who_has_the_gpu(name, more):
+@pytest.mark.parametrize(("name", "more"), [("inference", {"/data/workers", "/kernels"}), ("llama", set())])
+def test_servers_read_what_is_published_and_who_has_the_gpu_and_write_kernels_of_their_own_alone(name, more):
     mounts = SERVICES[name]["volumes"]
-    assert all(mount.endswith(":ro") for mount in mounts)
+    written = [mount for mount in mounts if not mount.endswith(":ro")]
+    assert written == (["${DATA_DIR:-./data}/kernels/inference:/kernels"] if name == "inference" else [])
     targets = {mount.removesuffix(":ro").rpartition(":")[2] for mount in mounts}
     assert targets == {"/data/adapters", "/data/exports", "/data/aliases", "/huggingface"} | more
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.inference import residence
+from services.inference.choice import Impossible
 from services.inference.engine import Closed, Sampling, Token, Weights
 from services.inference.residence import Away, Base, Residence
 from shared.store import NotFound
@@ -19,7 +20,7 @@ class Numbers:
 
     name = "numbers"
     why = "It is the test's."
-    alive = True
+    stale: str | None = None
 
     def __init__(self) -> None:
         self.closed = 0
@@ -215,3 +216,41 @@ def test_the_thread_leaves_as_soon_as_the_last_answer_has_ended(scene: Scene, mo
     monkeypatch.setattr(residence, "LOOK_SECONDS", 60)
     list(answer)
     wait_for(lambda: scene.residence.state == "asleep", 5, "asleep")
+
+
+def test_a_stale_engine_is_loaded_again_when_nobody_is_being_answered(scene: Scene) -> None:
+    scene.after(0, None)
+    answer = scene.ask(1000)
+    next(answer)
+    scene.engines[0].stale = "Its processes have ended."
+    assert scene.after(1, None) == "ready" and len(scene.engines) == 1, "an answer may end"
+    answer.close()
+    assert scene.after(1, None) == "ready"
+    assert len(scene.engines) == 2 and scene.engines[0].closed == 1
+
+
+def test_a_stale_engine_does_not_wait_for_answers_for_ever(scene: Scene) -> None:
+    scene.after(0, None)
+    answer = scene.ask(1000)
+    next(answer)
+    scene.engines[0].stale = "Its processes have ended."
+    scene.after(residence.PATIENCE_SECONDS, None)
+    assert len(scene.engines) == 2
+    with pytest.raises(Away):
+        list(answer)
+
+
+def test_health_tells_how_far_the_loading_is_and_then_which_engine_answers_and_why(scene: Scene) -> None:
+    scene.residence.say("the model is being loaded: its weights are being read")
+    assert scene.residence.told()["detail"] == "the model is being loaded: its weights are being read"
+    scene.after(0, None)
+    assert scene.residence.told()["engine_why"] == "It is the test's." and scene.residence.name == "numbers"
+
+
+def test_an_engine_that_cannot_be_here_is_said_with_what_to_do(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Base) -> Numbers:
+        raise Impossible("TANDEM_ENGINE is vllm, but there is no CUDA GPU.")
+
+    monkeypatch.setattr(scene.residence, "load", refuse)
+    assert scene.after(0, None) == "loading"
+    assert scene.residence.told()["detail"] == "TANDEM_ENGINE is vllm, but there is no CUDA GPU."

@@ -43,7 +43,7 @@ class UnslothEngine:
 
     name = "unsloth"
     why = ""
-    alive = True
+    stale = None
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         """Load the base model of a snapshot folder and begin to answer."""

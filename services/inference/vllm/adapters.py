@@ -23,27 +23,24 @@ def rank_for(ranks: Iterable[int]) -> int:
     return next((rank for rank in RANKS if rank >= max(most, LEAST_RANK)), RANKS[-1])
 
 
-def check(weights: Weights, rank: int) -> None:
-    """Raises Unfit for an adapter of which vLLM would leave a part out, and for one beyond `rank`."""
+def check(weights: Weights) -> int:
+    """The adapter's rank. Raises Unfit for one of which vLLM would leave a part out."""
     folder = Path(str(weights.adapter))
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if config["r"] > rank:
-            raise Unfit(
-                f"The adapter {weights.name} has rank {config['r']}, and there is room for rank {rank}. Restart "
-                "inference: when it starts, it makes room for the highest rank of all adapters."
-            )
-        if reason := _left_out(config, shapes):
-            raise Unfit(
-                f"vLLM would not apply all of the adapter {weights.name}: {reason}. Set TANDEM_ENGINE=unsloth, or serve "
-                "an export of it."
-            )
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no dict
+        reason, rank = _left_out(config, shapes), int(config["r"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise (
-            error if isinstance(error, Unfit) else Unfit(f"The adapter {weights.name} cannot be read: {error}")
-        ) from error
+        raise Unfit(f"The adapter {weights.name} cannot be read: {error}") from error
+    if rank > RANKS[-1]:
+        reason = f"its rank is {rank}, and vLLM goes up to {RANKS[-1]}"
+    if reason:
+        raise Unfit(
+            f"vLLM would not apply all of the adapter {weights.name}: {reason}. Set TANDEM_ENGINE=unsloth, or serve an "
+            "export of it."
+        )
+    return rank
 
 
 def _left_out(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> str | None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import multiprocessing
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,21 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 READS = 3000  # of answers in a second, of all together: each takes the one thread 0.1 ms until it is with the client
+LAST_SECONDS = 10  # for a process that has been killed
 DIED = "The engine has died; the server's log says why. It starts again by itself: try again in a minute."
+
+
+class Outgrown(Unavailable):
+    """The engine has to start again, with more room for each adapter."""
+
+    code = "loading"
+    retry_after = 60
+
+    def __init__(self, name: str, rank: int) -> None:
+        super().__init__(
+            f"{name} is of a higher rank than any adapter before it. The server makes room for rank {rank}, which takes a "
+            "minute or two. Try again then."
+        )
 
 
 class VllmEngine:
@@ -24,10 +39,12 @@ class VllmEngine:
     name = "vllm"
     why = ""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        """Load the base model of a snapshot folder. The first time takes minutes: kernels are compiled."""
+    def __init__(self, folder: Path, settings: Settings, say: Callable[[str], None] = logger.info) -> None:
+        """Load the base model of a snapshot folder. The first time takes minutes: kernels are compiled; `say` is told
+        how far it is."""
         self.places, self.waiting = settings.sequences, settings.waiting_requests
-        self.engine, self.rank = start(folder, settings)
+        self.engine, self.rank = start(folder, settings, say)
+        self._outgrown: str | None = None
         self.inside = 0
         self._numbers = count(1)
         self._known: dict[str, asyncio.Task[Any]] = {}  # vLLM's name for an adapter, by its hash
@@ -66,9 +83,10 @@ class VllmEngine:
             self.inside -= 1
 
     @property
-    def alive(self) -> bool:
-        """False when vLLM's processes have ended by themselves."""
-        return self.engine is None or not self.engine.errored
+    def stale(self) -> str | None:
+        """Why it has to be loaded again, if it has."""
+        dead = self.engine is not None and self.engine.errored
+        return "vLLM's processes have ended by themselves." if dead else self._outgrown
 
     def close(self) -> None:
         """End vLLM's processes, and their memory with them; answers in progress end with Closed. May be called again."""
@@ -80,6 +98,8 @@ class VllmEngine:
         if self._loop is not None and not self._loop.is_closed():  # those who wait for a token would wait for ever
             self._loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
         engine.shutdown()
+        for process in multiprocessing.active_children():  # those that it had to kill have their memory for a moment more
+            process.join(LAST_SECONDS)
 
     async def _adapter(self, weights: Weights) -> Any:
         """vLLM's name for the adapter, which is read when it is first asked for; None for the base. Raises Unfit."""
@@ -89,14 +109,17 @@ class VllmEngine:
             self._known[weights.sha256] = asyncio.create_task(self._read(weights))
         try:
             return await asyncio.shield(self._known[weights.sha256])
-        except Unfit:
+        except (Unfit, Unavailable):
             self._known.pop(weights.sha256, None)
             raise
 
     async def _read(self, weights: Weights) -> Any:
         from vllm.lora.request import LoRARequest
 
-        await asyncio.to_thread(check, weights, self.rank)
+        rank = await asyncio.to_thread(check, weights)
+        if rank > self.rank:
+            self._outgrown = f"An adapter of rank {rank} is to answer, and there was room for rank {self.rank}."
+            raise Outgrown(weights.name, rank)
         request = LoRARequest(weights.sha256, next(self._numbers), str(weights.adapter))
         try:
             await self.engine.add_lora(request)  # what is wrong with it fails here, and not within a batch

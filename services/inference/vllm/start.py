@@ -1,9 +1,11 @@
 """How vLLM is started, and what it is told."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.inference.vllm.progress import followed
 from services.inference.vllm.room import Needs, card
 from shared import registry
 from shared.settings import Settings
@@ -17,16 +19,19 @@ ENVIRONMENT = {
 SHARE = 0.95  # of a GPU that vLLM may ask for
 
 
-def start(folder: Path, settings: Settings) -> tuple[Any, int]:
-    """(vLLM's asynchronous engine over a snapshot folder, the highest rank of an adapter that it has room for)."""
-    os.environ.update(ENVIRONMENT)
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
+def start(folder: Path, settings: Settings, say: Callable[[str], None]) -> tuple[Any, int]:
+    """(vLLM's asynchronous engine over a snapshot folder, the highest rank of an adapter that it has room for).
 
-    told = arguments(folder, settings)
-    server = UsageContext.OPENAI_API_SERVER  # by which vLLM chooses how much of prompts is read at once
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**told), usage_context=server), told["max_lora_rank"]
+    `say` is told how far it is."""
+    os.environ.update(ENVIRONMENT)
+    with followed(say):
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        told = arguments(folder, settings)
+        server = UsageContext.OPENAI_API_SERVER  # by which vLLM chooses how much of prompts is read at once
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**told), usage_context=server), told["max_lora_rank"]
 
 
 def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
