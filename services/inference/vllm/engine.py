@@ -98,7 +98,9 @@ class VllmEngine:
         if self._loop is not None and not self._loop.is_closed():  # those who wait for a token would wait for ever
             self._loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
         engine.shutdown()
-        for process in multiprocessing.active_children():  # those that it had to kill have their memory for a moment more
+        for (
+            process
+        ) in multiprocessing.active_children():  # those that it had to kill have their memory for a moment more
             process.join(LAST_SECONDS)
 
     async def _adapter(self, weights: Weights) -> Any:
