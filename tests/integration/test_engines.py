@@ -8,32 +8,27 @@ On a GPU the base has gpt-oss-20b's widths in MXFP4 and random weights; TANDEM_T
 
 import asyncio
 import json
+import multiprocessing
 import os
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import aclosing, suppress
-from importlib.util import find_spec
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from services.inference.constraint import Constraint
-from services.inference.engine import Busy, Closed, Sampling, Token, Unfit, Weights
+from services.inference.engine import Busy, Closed, Sampling, Token, Unavailable, Unfit, Weights
 from services.inference.grammar import answer_grammar
-from services.inference.residence import Loaded
 from shared import hub
 from shared.harmony import Encoder, Piece
 from shared.settings import Settings
 from tests import checkpoints
+from tests.engines import BASE, GPU, PROMPTS, TOKENS, Asked, unsloth, vllm
 from tests.judge import Judge
 
-GPU = torch.cuda.is_available()
 RUNNING, WAITING = 4, 2
-TOKENS = 12
 NEAR = 0.35 if GPU else 0.02  # how far below the judge's likeliest token one may be: bf16 and MXFP4 round, fp32 hardly
-PROMPTS = [[200006, 1428, 200008, *range(1000 + 7 * n, 1040 + 9 * n), 200007, 200006, 173781] for n in range(3)]
 SCHEMA = {
     "type": "object",
     "properties": {"open": {"enum": ["yes", "no"]}, "hours": {"enum": [1, 2, 3]}},
@@ -41,38 +36,6 @@ SCHEMA = {
     "additionalProperties": False,
 }
 STOPS = (200002, 200012, 199999)
-
-
-class Asked:
-    """An engine in a loop of its own, and short questions to it."""
-
-    def __init__(self, engine: Loaded) -> None:
-        self.engine, self.loop = engine, asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(240)
-
-    async def read(self, prompt: list[int], weights: Weights, **sampling: Any) -> list[Token]:
-        found: list[Token] = []
-        asked = Sampling(**{"max_tokens": TOKENS, "temperature": 0, **sampling})
-        async with aclosing(self.engine.generate(prompt, asked, weights)) as answer:
-            async for tokens in answer:
-                found += tokens
-        return found
-
-    def ask(self, prompt: list[int] | None = None, weights: Weights | None = None, **sampling: Any) -> list[Token]:
-        return self.run(self.read(prompt or PROMPTS[0], weights or BASE, **sampling))
-
-    def ask_all(self, asked: list[tuple[list[int], Weights]], **sampling: Any) -> list[list[Token]]:
-        async def together() -> list[list[Token]]:
-            return await asyncio.gather(*(self.read(prompt, weights, **sampling) for prompt, weights in asked))
-
-        return self.run(together())
-
-
-BASE = Weights("base", "b" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -114,26 +77,6 @@ def asked(request: pytest.FixtureRequest, base: Path, settings: Settings) -> Ite
     engine = {"unsloth": unsloth, "vllm": vllm}[request.param](base, settings)
     yield Asked(engine)
     engine.close()
-
-
-def unsloth(base: Path, settings: Settings) -> Loaded:
-    from services.inference.unsloth.engine import UnslothEngine
-
-    return UnslothEngine(base, settings)
-
-
-def vllm(base: Path, settings: Settings) -> Loaded:
-    if find_spec("vllm") is None:
-        pytest.skip("the package vllm is not installed here")
-    from services.inference.vllm import start
-    from services.inference.vllm.engine import VllmEngine
-
-    told = start.arguments
-    on_a_cpu = {"enable_lora": False, "enforce_eager": True, "dtype": "float32"}  # its LoRA on experts needs Triton
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "arguments", lambda *given: told(*given) | ({} if GPU else on_a_cpu))
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        return VllmEngine(base, settings)
 
 
 def text(encoder: Encoder, *parts: str) -> list[int]:
@@ -240,7 +183,9 @@ def test_an_answer_by_a_schema_follows_it_also_from_what_has_begun(
 
 def test_an_answer_by_a_schema_may_think_before(asked: Asked, encoder: Encoder) -> None:
     grammar = answer_grammar(SCHEMA)
-    answer = ids(asked.ask(PROMPTS[0], temperature=1.0, seed=1, grammar=grammar, stops=STOPS, max_tokens=30))
+    against = {5: 30.0}  # what it would say if it might say anything
+    answer = ids(asked.ask(PROMPTS[0], grammar=grammar, stops=STOPS, max_tokens=30, logit_bias=against))
+    assert 5 in answer, "thinking is free"
     constraint = Constraint(encoder, grammar)
     for token in answer:
         constraint.advance(token)  # raises where the grammar does not allow it
@@ -273,6 +218,18 @@ def test_an_adapter_with_parts_that_have_no_place_is_refused_by_name(
     assert len(asked.ask()) == TOKENS, "the others are answered on"
 
 
+def test_an_adapter_of_a_rank_beyond_vllms_room_has_the_engine_loaded_again(
+    asked: Asked, base: Path, tmp_path: Path
+) -> None:
+    if asked.engine.name != "vllm":
+        pytest.skip("only vLLM makes room for a rank when it starts")
+    high = Weights("high@v1", "e" * 64, checkpoints.adapter(tmp_path, base, rank=64))
+    with pytest.raises(Unavailable, match=r"high@v1 is of a higher rank .* makes room for rank 64"):
+        asked.ask(weights=high)
+    assert asked.engine.stale == "An adapter of rank 64 is to answer, and there was room for rank 16."
+    assert len(asked.ask()) == TOKENS, "the others are answered until then"
+
+
 def test_closing_ends_what_is_being_answered_and_nothing_begins_any_more(asked: Asked) -> None:
     async def read() -> int:
         answer, count = asked.engine.generate(PROMPTS[0], Sampling(900, temperature=0), BASE), 0
@@ -291,3 +248,16 @@ def test_closing_ends_what_is_being_answered_and_nothing_begins_any_more(asked: 
     closer.join(60)
     with pytest.raises(Closed):
         asked.ask()
+
+
+def test_vllm_whose_process_is_killed_says_so_and_is_to_be_loaded_again(base: Path, settings: Settings) -> None:
+    asked = Asked(vllm(base, settings))
+    try:
+        assert asked.engine.stale is None and len(asked.ask()) == TOKENS
+        for process in multiprocessing.active_children():
+            process.kill()
+        with pytest.raises(Unavailable, match="The engine has died"):
+            asked.ask(max_tokens=900)
+        assert asked.engine.stale == "vLLM's processes have ended by themselves."
+    finally:
+        asked.engine.close()

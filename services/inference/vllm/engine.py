@@ -1,9 +1,11 @@
 """The engine over vLLM: token ids go in and come out; channels, templates and stop strings stay above the seam."""
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from shared.settings import Settings
 logger = logging.getLogger(__name__)
 READS = 3000  # of answers in a second, of all together: each takes the one thread 0.1 ms until it is with the client
 LAST_SECONDS = 10  # for a process that has been killed
+STUCK = "The answer could not go on within its grammar. Try again, or ask for less of it."
+FAILED = "The engine failed; the server's log says why. Try again."
 DIED = "The engine has died; the server's log says why. It starts again by itself: try again in a minute."
 
 
@@ -50,11 +54,13 @@ class VllmEngine:
         self._known: dict[str, asyncio.Task[Any]] = {}  # vLLM's name for an adapter, by its hash
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.WAITING.set_function(lambda: max(self.inside - self.places, 0))
+        gc.collect()
+        gc.freeze()  # what is there now stays: to look at all of it again would hold up every stream
 
     async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         """As the seam says. Ends with Closed when the engine is closed meanwhile."""
         from vllm.inputs import tokens_input
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         engine, self._loop = self.engine, asyncio.get_running_loop()
         if engine is None:
@@ -69,16 +75,20 @@ class VllmEngine:
                 f"{next(self._numbers)}",
                 lora_request=await self._adapter(weights),
             )
-            async for output in answer:
-                part = output.outputs[0]
-                if part.token_ids:
-                    yield tokens(part, sampling.logprobs)
-                if part.finish_reason == "error":
-                    raise Unavailable(
-                        "The answer could not go on within its grammar. Try again, or ask for less of it."
-                    )
+            async with aclosing(answer):  # closed early, it gives its place to others
+                async for output in answer:
+                    part = output.outputs[0]
+                    if part.token_ids:
+                        yield tokens(part, sampling.logprobs)
+                    if part.finish_reason == "error":
+                        raise Unavailable(STUCK)
+                    if part.finish_reason is None:
+                        await asyncio.sleep(self.inside / READS)  # what comes meanwhile, vLLM puts together
         except EngineDeadError as error:
             raise (Closed() if self.engine is None else Unavailable(DIED)) from error
+        except EngineGenerateError as error:
+            logger.exception("an answer failed")
+            raise Unavailable(FAILED) from error
         finally:
             self.inside -= 1
 
@@ -98,8 +108,9 @@ class VllmEngine:
         if self._loop is not None and not self._loop.is_closed():  # those who wait for a token would wait for ever
             self._loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
         engine.shutdown()
-        for process in multiprocessing.active_children():  # those that it had to kill have their memory for a moment more
-            process.join(LAST_SECONDS)
+        gc.unfreeze()
+        for process in multiprocessing.active_children():
+            process.join(LAST_SECONDS)  # one that it had to kill has its memory for a moment more
 
     async def _adapter(self, weights: Weights) -> Any:
         """vLLM's name for the adapter, which is read when it is first asked for; None for the base. Raises Unfit."""
@@ -109,20 +120,25 @@ class VllmEngine:
             self._known[weights.sha256] = asyncio.create_task(self._read(weights))
         try:
             return await asyncio.shield(self._known[weights.sha256])
-        except (Unfit, Unavailable):
-            self._known.pop(weights.sha256, None)
+        except Exception:
+            self._known.pop(weights.sha256, None)  # the next one who asks may do better
             raise
 
     async def _read(self, weights: Weights) -> Any:
         from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         rank = await asyncio.to_thread(check, weights)
         if rank > self.rank:
             self._outgrown = f"An adapter of rank {rank} is to answer, and there was room for rank {self.rank}."
             raise Outgrown(weights.name, rank)
+        if self.engine is None:
+            raise Closed
         request = LoRARequest(weights.sha256, next(self._numbers), str(weights.adapter))
         try:
             await self.engine.add_lora(request)  # what is wrong with it fails here, and not within a batch
+        except EngineDeadError:
+            raise
         except Exception as error:
             raise Unfit(f"vLLM cannot apply the adapter {weights.name}: {error}") from error
         return request

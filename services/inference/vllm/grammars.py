@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from vllm.v1.structured_output.backend_types import StructuredOutputBackend, StructuredOutputGrammar
 
-from services.inference.constraint import Constraint
+from services.inference.constraint import Constraint, vocabulary
 from shared import hub
 
 BEGUN = re.compile(r"// begun:([ \d]*)\n")  # a comment to the grammar
@@ -29,6 +29,7 @@ def scheduler(**known: Any) -> Any:
     config = known["vllm_config"]
     config.scheduler_config.scheduler_cls = None
     model = config.model_config
+    vocabulary(hub.encoder(Path(model.model)))  # some seconds, and not within the first answer that needs it
     known["structured_output_manager"].backend = Grammars(config, model.tokenizer, model.get_vocab_size())
     return config.scheduler_config.get_scheduler_cls()(**known)
 

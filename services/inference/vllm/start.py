@@ -46,6 +46,8 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "model": str(folder),
         "max_model_len": settings.context_tokens,
         "max_num_seqs": settings.sequences,
+        "max_cudagraph_capture_size": 2
+        * settings.sequences,  # as for other models; for gpt-oss it would record up to 1,024
         "kv_cache_memory_bytes": needs.cache,
         # with the cache's size given, this is only how much has to be free when it starts
         "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
@@ -58,7 +60,8 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "max_lora_rank": needs.rank,
         **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
-        "structured_outputs_config": {"backend": "guidance"},  # the notation of our grammars
+        # the notation of our grammars, which are over the whole answer, its thinking included
+        "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
         "scheduler_cls": "services.inference.vllm.grammars.scheduler",
         "generation_config": "vllm",  # the checkpoint has no say in how tokens are drawn
         "disable_log_stats": True,
