@@ -46,8 +46,6 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "model": str(folder),
         "max_model_len": settings.context_tokens,
         "max_num_seqs": settings.sequences,
-        "max_cudagraph_capture_size": 2
-        * settings.sequences,  # as for other models; for gpt-oss it would record up to 1,024
         "kv_cache_memory_bytes": needs.cache,
         # with the cache's size given, this is only how much has to be free when it starts
         "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
