@@ -1,13 +1,20 @@
 """Which engine answers, by what is asked for, what is installed, the checkpoint and the GPU; and what vLLM takes of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from services.inference.choice import Choice, Impossible, choose
 from services.inference.vllm.room import WORKING_BYTES, Card, Needs, bytes_per_adapter, bytes_per_token
+from services.inference.vllm.start import ranks
+from shared import registry
 from shared.settings import Settings
+from shared.store import Store
+from tests.conftest import BASE
+from tests.unit.test_registry import card
+from tests.unit.tiny_adapter import make_adapter
 
 GIB = 1 << 30
 NATIVE = {"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}
@@ -86,3 +93,14 @@ def test_gpus_share_weights_cache_and_adapters(tmp_path: Path, needs: Needs) -> 
     settings = Settings(data=tmp_path, hf_home=tmp_path, redis_url="redis://none/0", cached_tokens=32768)
     both = Needs(tmp_path, settings, [8, 16], gpus=2)
     assert both.least - WORKING_BYTES == (needs.least - WORKING_BYTES) // 2
+
+
+def test_room_is_made_for_the_adapters_of_this_base_as_their_files_say(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    for name, base, rank in (("house", BASE, 32), ("other", "openai/gpt-oss-120b", 256)):
+        make_adapter(tmp_path / name, rank=rank, parameters=[])
+        with store.staging(store.adapters()) as staged:
+            shutil.copytree(tmp_path / name, staged, dirs_exist_ok=True)
+            registry.publish_adapter(store, staged, {**card(name), "base_model": base})
+    assert ranks(settings) == [32]

@@ -1,5 +1,6 @@
 """How vLLM is started, and what it is told."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,16 +37,17 @@ def start(folder: Path, settings: Settings, say: Callable[[str], None]) -> tuple
 
 def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
     """vLLM's engine arguments."""
+    from vllm.config import StructuredOutputsConfig
+
     found = card()
     count, total, free = (found.count, found.total, found.free) if found else (1, None, None)
-    ranks = [known.values.lora_rank for known in registry.adapters(Store(settings.data))]
-    needs = Needs(folder, settings, ranks, count)
+    needs = Needs(folder, settings, ranks(settings), count)
     return {
         "model": str(folder),
         "max_model_len": settings.context_tokens,
         "max_num_seqs": settings.sequences,
-        "max_cudagraph_capture_size": 2
-        * settings.sequences,  # as for other models; for gpt-oss it would record up to 1,024
+        # as vLLM does for other models: for gpt-oss it would record graphs for up to 1,024
+        "max_cudagraph_capture_size": 2 * settings.sequences,
         "kv_cache_memory_bytes": needs.cache,
         # with the cache's size given, this is only how much has to be free when it starts
         "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
@@ -57,9 +59,16 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "max_lora_rank": needs.rank,
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
         # the notation of our grammars, which are over the whole answer, its thinking included
-        "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
+        "structured_outputs_config": StructuredOutputsConfig(backend="guidance", enable_in_reasoning=True),
         "scheduler_cls": "services.inference.vllm.grammars.scheduler",
         "generation_config": "vllm",  # the checkpoint has no say in how tokens are drawn
         "disable_log_stats": True,
         "enable_log_requests": False,
     }
+
+
+def ranks(settings: Settings) -> list[int]:
+    """Those of the adapters of the base model that are published."""
+    store = Store(settings.data)
+    mine = [card.reference for card in registry.adapters(store) if card.base_model == settings.base_model]
+    return [json.loads((store.adapter(name) / "adapter_config.json").read_text())["r"] for name in mine]
