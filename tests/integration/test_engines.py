@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from services.inference import metrics
 from services.inference.constraint import Constraint
 from services.inference.engine import Busy, Closed, Sampling, Token, Unavailable, Unfit, Weights
 from services.inference.grammar import answer_grammar
@@ -141,6 +142,14 @@ def test_what_is_drawn_keeps_to_top_k_top_p_and_min_p(asked: Asked) -> None:
     likeliest = ids(asked.ask())
     for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
         assert ids(asked.ask(temperature=1.5, seed=3, **narrow)) == likeliest, narrow
+
+
+def test_what_two_prompts_have_in_common_is_read_once(asked: Asked) -> None:
+    common = list(range(5000, 5300))
+    first = asked.ask([*common, 7])
+    hits = metrics.PREFIX_HITS._value.get()
+    assert len(asked.ask([*common, 8])) == len(first) == TOKENS
+    assert metrics.PREFIX_HITS._value.get() - hits >= 256, "whole blocks of up to 128 tokens"
 
 
 def test_as_many_as_may_wait_and_one_more_is_told_so_and_who_leaves_makes_room(asked: Asked) -> None:

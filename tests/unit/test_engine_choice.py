@@ -1,14 +1,20 @@
 """Which engine answers, by what is asked for, what is installed, the checkpoint and the GPU; and what vLLM takes of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from services.inference.choice import Choice, Impossible, choose
 from services.inference.vllm.room import WORKING_BYTES, Card, Needs, bytes_per_adapter, bytes_per_token
-from services.inference.vllm.start import graphs
+from services.inference.vllm.start import graphs, ranks
+from shared import registry
 from shared.settings import Settings
+from shared.store import Store
+from tests.conftest import BASE
+from tests.unit.test_registry import card
+from tests.unit.tiny_adapter import make_adapter
 
 GIB = 1 << 30
 NATIVE = {"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}
@@ -95,3 +101,14 @@ def test_each_step_of_decoding_has_a_graph_that_is_little_larger(sequences: int)
     assert sizes == sorted(set(sizes)) and sequences in sizes and len(sizes) < 20 + sequences // 8
     for tokens in range(1, sequences + 1):
         assert min(size for size in sizes if size >= tokens) - tokens < 8
+
+
+def test_room_is_made_for_the_adapters_of_this_base_as_their_files_say(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    for name, base, rank in (("house", BASE, 32), ("other", "openai/gpt-oss-120b", 256)):
+        make_adapter(tmp_path / name, rank=rank, parameters=[])
+        with store.staging(store.adapters()) as staged:
+            shutil.copytree(tmp_path / name, staged, dirs_exist_ok=True)
+            registry.publish_adapter(store, staged, {**card(name), "base_model": base})
+    assert ranks(settings) == [32]

@@ -49,10 +49,12 @@ class VllmEngine:
         self.places, self.waiting = settings.sequences, settings.waiting_requests
         self.engine, self.rank = start(folder, settings, say)
         self._outgrown: str | None = None
-        self.inside = 0
+        self.inside = self._held = 0
         self._numbers = count(1)
         self._known: dict[str, asyncio.Task[Any]] = {}  # vLLM's name for an adapter, by its hash
         self._loop: asyncio.AbstractEventLoop | None = None
+        cells = max(settings.cached_tokens, settings.context_tokens)
+        metrics.CACHE_USE.set_function(lambda: min(self._held / cells, 1))  # what requests share is counted for each
         metrics.WAITING.set_function(lambda: max(self.inside - self.places, 0))
         gc.collect()
         gc.freeze()  # what is there now stays: to look at all of it again would hold up every stream
@@ -68,6 +70,8 @@ class VllmEngine:
         if self.inside >= self.places + self.waiting:
             raise Busy(self.waiting)
         self.inside += 1
+        held = len(prompt)
+        self._held += held
         try:
             answer = engine.generate(
                 tokens_input(prompt),
@@ -78,6 +82,11 @@ class VllmEngine:
             async with aclosing(answer):  # closed early, it gives its place to others
                 async for output in answer:
                     part = output.outputs[0]
+                    if held == len(prompt):
+                        metrics.PREFIX_QUERIES.inc(held)
+                        metrics.PREFIX_HITS.inc(output.num_cached_tokens or 0)
+                    held += len(part.token_ids)
+                    self._held += len(part.token_ids)
                     if part.token_ids:
                         yield tokens(part, sampling.logprobs)
                     if part.finish_reason == "error":
@@ -91,6 +100,7 @@ class VllmEngine:
             raise Unavailable(FAILED) from error
         finally:
             self.inside -= 1
+            self._held -= held
 
     @property
     def stale(self) -> str | None:

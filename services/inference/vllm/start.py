@@ -1,5 +1,6 @@
 """How vLLM is started, and what it is told."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,10 +39,11 @@ def start(folder: Path, settings: Settings, say: Callable[[str], None]) -> tuple
 
 def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
     """vLLM's engine arguments."""
+    from vllm.config import StructuredOutputsConfig
+
     found = card()
     count, total, free = (found.count, found.total, found.free) if found else (1, None, None)
-    ranks = [known.values.lora_rank for known in registry.adapters(Store(settings.data))]
-    needs = Needs(folder, settings, ranks, count)
+    needs = Needs(folder, settings, ranks(settings), count)
     return {
         "model": str(folder),
         "max_model_len": settings.context_tokens,
@@ -59,7 +61,7 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
         # the notation of our grammars, which are over the whole answer, its thinking included
-        "structured_outputs_config": {"backend": "guidance", "enable_in_reasoning": True},
+        "structured_outputs_config": StructuredOutputsConfig(backend="guidance", enable_in_reasoning=True),
         "scheduler_cls": "services.inference.vllm.grammars.scheduler",
         "generation_config": "vllm",  # the checkpoint has no say in how tokens are drawn
         "disable_log_stats": True,
@@ -72,3 +74,10 @@ def graphs(sequences: int) -> list[int]:
     records gpt-oss 83 sizes, each with and without adapters, and half a minute goes by at each start."""
     decoding = [n for n in (1, 2, 4, *range(8, sequences, 8)) if n < sequences]
     return sorted({*decoding, sequences, *(n for n in range(128, 1025, 128) if n > sequences)})
+
+
+def ranks(settings: Settings) -> list[int]:
+    """Those of the adapters of the base model that are published."""
+    store = Store(settings.data)
+    mine = [card.reference for card in registry.adapters(store) if card.base_model == settings.base_model]
+    return [json.loads((store.adapter(name) / "adapter_config.json").read_text())["r"] for name in mine]
