@@ -34,7 +34,7 @@ function frame(chart) {
 function plot(chart, figure) {
   const axis = { stroke: () => colour.quiet, grid: { stroke: () => colour.line, width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const ends = [chart.x[0], chart.x.at(-1)], room = chart.labels ? 0.25 : Math.max(1800, (ends[1] - ends[0]) * 0.04);
-  const tick = new Intl.DateTimeFormat(undefined, ends[1] - ends[0] < DAY ? { hour: "numeric", minute: "2-digit" } : { day: "numeric", month: "short" });
+  const tick = new Intl.DateTimeFormat(undefined, ends[1] - ends[0] < DAY ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short" });
   const across = chart.labels ? { splits: () => chart.x, values: () => chart.labels } : { space: 80, values: (_, splits) => splits.map((second) => tick.format(second * 1000)) };
   return new uPlot({
     width: Math.max(figure.clientWidth, 100),
