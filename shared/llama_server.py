@@ -40,6 +40,7 @@ def serve(
     params.special = True  # /completion shows the channel tokens, which the answer is parsed by
     params.ui, params.warmup, params.verbosity, params.sse_ping_interval = False, False, 1, 1
     params.cpuparams.poll = 0  # waiting threads sleep, so that a training process beside them has the cores
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads(len(os.sched_getaffinity(0)))
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the server's threads exist
     server = xllamacpp.Server(params)
@@ -49,6 +50,12 @@ def serve(
     while "requests_processing 0" not in server.handle_metrics() and time.monotonic() < deadline:
         time.sleep(0.1)
     os._exit(0)  # the destructor can wait for requests in flight; nothing needs saving
+
+
+def threads(cores: int) -> int:
+    """How many compute. They wait for each other after each operation, awake: where another process has one of their cores,
+    a token can take seconds (2.2 s with 30 threads on 32 cores, beside four busy ones). More than 16 only wait for memory."""
+    return min(16, cores - cores // 4)
 
 
 def main() -> None:

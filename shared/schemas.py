@@ -186,7 +186,7 @@ class Job(Strict):
     concurrency: list[Annotated[int, Field(ge=1, le=128)]] | None = Field(
         None, min_length=1, max_length=8, description="of a benchmark: requests at a time; by default 1, 4 and 16"
     )
-    tokens: int | None = Field(None, ge=2, le=4096, description="of a benchmark: most tokens of an answer")
+    tokens: int | None = Field(None, ge=2, le=4096, description="of a benchmark: tokens of each answer")
     prompt_tokens: int | None = Field(None, ge=32, le=131072, description="of a benchmark: tokens of each prompt")
 
 

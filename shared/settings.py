@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8080", description="the address that people type; links begin with it")
     inference_url: str = Field("http://inference:8000", description="the server of base and adapters")
     llama_url: str = Field("http://llama:8000", description="the server of GGUF exports")
+    inference_replicas: str = Field("", description="inference servers, by address, that the router chooses from")
 
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a claim says that its run is alive")
     stale_seconds: float = Field(30.0, gt=0, description="a claim without a heartbeat for so long is abandoned")
@@ -42,6 +43,9 @@ class Settings(BaseSettings):
     )
     kept_adapters: int = Field(
         8, ge=1, description="adapters in memory at once; the one not used for longest goes first"
+    )
+    response_cache_bytes: int = Field(
+        0, ge=0, description="memory for answers that equal requests are given once more; 0 keeps none"
     )
     deadline_seconds: float = Field(3600.0, gt=0, description="the longest that a request may wait and be answered")
     drain_seconds: float = Field(25.0, ge=0, description="how long answers may go on when the server is to stop")

@@ -22,7 +22,7 @@ class Speed(BaseModel):
     )
     concurrency: int | None = Field(None, description="requests at a time; null where the model did not answer at all")
     prompt_tokens: int
-    tokens: int = Field(description="most tokens of an answer")
+    tokens: int = Field(description="of each answer, which goes on past its end if need be")
     answered: int = Field(0, description="requests whose answers are measured")
     errors: int = 0
     error: str | None = Field(None, description="what the first request that failed was told")
@@ -32,9 +32,6 @@ class Speed(BaseModel):
         None, description="median over the answers, from the first token to the last"
     )
     tokens_per_second_all: float | None = Field(None, description="of all answers together, waiting for them included")
-    answer_tokens: float | None = Field(
-        None, description="mean tokens of an answer: fewer than `tokens` if it ended early"
-    )
 
 
 def usual(settings: Settings, store: Store) -> list[str]:

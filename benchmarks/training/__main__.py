@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import rows
 from benchmarks.training import report
 from benchmarks.training.mix import lengths
 from benchmarks.training.ours import ROOT, WARM, Place, bare, say
@@ -87,7 +88,7 @@ def footprint(base: str, nf4: str) -> Iterator[Row]:
     side_by_side = max(1, torch.cuda.mem_get_info()[0] // A_PROCESS)
     with ThreadPoolExecutor(side_by_side) as pool:
         found = list(chain.from_iterable(pool.map(lambda one: memory(base, *one), MEMORY)))
-    (report.FOLDER / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
+    (rows.FOLDER / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
     small = found_at(found, 8, "1x1024", offload_embedding=True)
     standard = found_at(found, recipes.resolve("standard").lora_rank, "2x1024", offload_embedding=False)
     told = "peak reserved of the recipe standard, rank 16, 2x8x1024; baseline: bare Unsloth of rank 8"
@@ -172,7 +173,7 @@ def ratio(name: str, mine: dict[str, Any], theirs: dict[str, Any], method: str) 
 
 def row(name: str, ours: float, baseline: float, unit: str, method: str) -> Row:
     found = {"name": name, "ours": round(ours, 2), "baseline": round(baseline, 2), "ratio": round(ours / baseline, 4)}
-    return {**found, "unit": unit, "device": torch.cuda.get_device_name(), "date": report.today(), "method": method}
+    return {**found, "unit": unit, "device": torch.cuda.get_device_name(), "date": rows.today(), "method": method}
 
 
 def snapshot(repository: str) -> Path:
@@ -189,7 +190,7 @@ def main() -> None:
         try:
             for found in PARTS[part](asked.base, asked.nf4):
                 print(json.dumps(found), flush=True)
-                report.keep(found)
+                rows.keep(report.JSON, found)
         except RuntimeError as error:  # the other parts are measured all the same
             print(f"{part}: {error}", flush=True)
     report.write()

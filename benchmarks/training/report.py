@@ -1,11 +1,11 @@
 """training.json, a row for each name, and the tables made of it."""
 
 import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[1] / "results"
+from benchmarks import rows
+from benchmarks.rows import FOLDER
+
 JSON = FOLDER / "training.json"
 HEAD = """# Training gpt-oss-20b
 
@@ -17,27 +17,9 @@ Bare is Unsloth as its documentation uses it: a loop around the model, random to
 """
 
 
-def today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
-def keep(row: dict[str, Any]) -> None:
-    """Put a row into training.json in place of an earlier one of its name."""
-    rows = json.loads(JSON.read_text()) if JSON.exists() else []
-    rows = [r for r in rows if r["name"] != row["name"]] + [row]
-    JSON.write_text(json.dumps(rows, indent=1) + "\n")
-
-
 def write() -> None:
     """training.md, of training.json and memory.json."""
-    rows = json.loads(JSON.read_text()) if JSON.exists() else []
-    lines = ["| what | ours | baseline | ratio | unit | how | device, date |", "|---|---:|---:|---:|---|---|---|"]
-    for r in rows:
-        lines.append(
-            f"| `{r['name']}` | {r['ours']:,} | {r['baseline']:,} | {r['ratio']:.3f} | {r['unit']} | {r['method']} "
-            f"| {r['device']}, {r['date']} |"
-        )
-    text = HEAD + "\n".join(lines) + "\n"
+    text = HEAD + rows.table(rows.read(JSON))
     if (FOLDER / "memory.json").exists():
         text += footprints(json.loads((FOLDER / "memory.json").read_text()))
     (FOLDER / "training.md").write_text(text)

@@ -48,7 +48,7 @@ def _summary(run: dict[str, Any]) -> None:
     if not run["speed"]:
         return
     asked = run["spec"]["job"]
-    show.out.print(f"\nPrompts of {asked['prompt_tokens']:,} tokens, answers of up to {asked['tokens']:,}.")
+    show.out.print(f"\nPrompts of {asked['prompt_tokens']:,} tokens, answers of {asked['tokens']:,}.")
     if not show.out.is_terminal:  # where it is one, the table that filled stands above
         show.out.print(speeds.table(run["speed"]))
     for row in {row["model"]: row for row in run["speed"] if row["loading"] is not None}.values():

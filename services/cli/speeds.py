@@ -14,7 +14,7 @@ def table(rows: Sequence[Row]) -> Table:
     """A line for each model and concurrency; what a model that failed was told stands under its name."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     grid.add_column("model", overflow="fold")
-    for name in ("at a\ntime", "first\ntoken", "95 %\nwithin", "tok/s\neach", "tok/s\ntogether", "tokens"):
+    for name in ("at a\ntime", "first\ntoken", "95 %\nwithin", "tok/s\neach", "tok/s\ntogether"):
         grid.add_column(name, justify="right", no_wrap=True)
     if any(row.get("errors") for row in rows):
         grid.add_column("failed", justify="right", no_wrap=True)
@@ -56,6 +56,5 @@ def _cells(row: Row) -> list[str]:
         show.number(row.get("concurrency")),
         *times,
         *rates,
-        show.number(row.get("answer_tokens")),
         str(row["errors"]) if row.get("errors") else "",
     ]

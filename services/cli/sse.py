@@ -1,11 +1,13 @@
 """Server-sent events, read from the bytes of a response.
 
-Lines end at a newline only: `iter_lines` of HTTP libraries also splits at U+2028 and its like, which JSON may hold.
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+
+from shared.lines import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class Event:
 def parse(chunks: Iterable[bytes]) -> Iterator[Event]:
     """Yield each event that is complete; comments and a last one that was cut off are dropped."""
     kind, data, last = "message", [], None
-    for line in _lines(chunks):
+    lines = Lines()
+    for line in chain.from_iterable(map(lines.feed, chunks)):
         if not line:
             if data:
                 yield Event(kind, "\n".join(data), last)
@@ -34,11 +37,3 @@ def parse(chunks: Iterable[bytes]) -> Iterator[Event]:
             kind = value
         elif field == "id":
             last = value
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")

@@ -112,9 +112,11 @@ def _http(url: str) -> dict[str, Any]:
         return _service("down", f"{url}/health answered {answer.status_code}")
     if told.get("run"):
         return {**_service("asleep", f"its GPU is lent to {told['run']}", told.get("since")), **gpus}
+    ready = [one["status"] == "ok" for one in told.get("replicas", [])]  # of the servers behind a router
     took = f"answered in {answer.elapsed.total_seconds() * 1000:.0f} ms"
     engine = f"{told['engine']}, " if told.get("engine") else ""
-    return {**_service("up", engine + took, told.get("since")), **gpus}
+    detail = engine + (f"{sum(ready)} of {len(ready)} servers ready" if ready else took)
+    return {**_service("up", detail, told.get("since")), **gpus}
 
 
 def _json_object(answer: httpx.Response) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import contextvars
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,16 @@ class Asked:
     request_id: str
     status: int = 500  # until an answer has begun
     model: str | None = None
-    generation: "Generation | None" = None
+    generations: "Sequence[Generation]" = ()
+    replica: str | None = None
 
 
 _now: contextvars.ContextVar[Asked | None] = contextvars.ContextVar("asked", default=None)
 
 
 def note(**known: Any) -> None:
-    """Keep what has become known of the request in hand: `model` as it was asked for, `generation`."""
+    """Keep what has become known of the request in hand: `model` as it was asked for, `generations`, or the
+    `replica` that it was passed on to."""
     if asked := _now.get():
         for name, value in known.items():
             setattr(asked, name, value)
@@ -73,7 +75,7 @@ class Access:
             seconds = time.monotonic() - began
             if generating:
                 metrics.RUNNING.dec()
-                metrics.ended(outcome(asked), asked.generation, seconds)
+                metrics.ended(outcome(asked), asked.generations, seconds)
             if scope["path"] not in QUIET or asked.status >= 400:
                 logger.info("", extra={"fields": _fields(scope, asked, seconds)})
 
@@ -81,15 +83,14 @@ class Access:
 def outcome(asked: Asked) -> metrics.Outcome:
     """How a request for an answer ended. Before the first token it may be refused: it was wrong, too many wait, or the
     engine is away, which is said with 503 at once."""
-    made = asked.generation
+    states = {made.state for made in asked.generations}
     if asked.status == LEFT:
         return "cancelled"
-    if made is None or not made.tokens:
+    if not any(made.tokens for made in asked.generations):
         return "refused" if 400 <= asked.status < 500 or asked.status == 503 else "error"
-    if asked.status >= 400:
+    if asked.status >= 400 or "failed" in states:
         return "error"
-    ends: dict[str, metrics.Outcome] = {"done": "ok", "failed": "error"}
-    return ends.get(made.state, "cancelled")
+    return "ok" if states == {"done"} else "cancelled"
 
 
 def _fields(scope: MutableMapping[str, Any], asked: Asked, seconds: float) -> dict[str, Any]:
@@ -102,8 +103,12 @@ def _fields(scope: MutableMapping[str, Any], asked: Asked, seconds: float) -> di
     }
     if asked.model is not None:
         fields |= {"model": asked.model[:200], "outcome": outcome(asked)}
-    if (made := asked.generation) is not None:
-        fields |= {"answered_by": made.weights.name, "sha256": made.weights.sha256}
-        fields |= {"prompt_tokens": len(made.prompt), "completion_tokens": len(made.tokens)}
-        fields |= {"ttft_ms": round(1000 * (made.first - made.began), 1) if made.first else None}
+    if all_made := asked.generations:
+        one, waits = all_made[0], [made.first - made.began for made in all_made if made.first]
+        fields |= {"answered_by": one.weights.name, "sha256": one.weights.sha256, "backend": one.engine.name}
+        fields |= {"prompt_tokens": len(one.prompt), "completion_tokens": sum(len(made.tokens) for made in all_made)}
+        fields |= {"ttft_ms": round(1000 * min(waits), 1) if waits else None}
+        fields |= {"cached": True} if all(made.kept for made in all_made) else {}
+    if asked.replica is not None:
+        fields |= {"replica": asked.replica}
     return fields

@@ -157,12 +157,16 @@ def fingerprint(generations: list[Generation]) -> str:
 
 
 def headers(generations: list[Generation]) -> dict[str, str]:
-    """Which weights answer, by name and hash: an alias may move between two requests."""
+    """Which weights answer, by name and hash: an alias may move between two requests, an export answer for its adapter."""
+    first = generations[0]
+    kept = {"X-Tandem-Cache": "hit"} if all(generation.kept for generation in generations) else {}
     return {
-        "X-Tandem-Model": generations[0].weights.name,
-        "X-Tandem-SHA256": generations[0].weights.sha256,
+        "X-Tandem-Model": first.weights.name,
+        "X-Tandem-SHA256": first.weights.sha256,
+        "X-Tandem-Backend": first.engine.name,
         "X-Accel-Buffering": "no",
         "Cache-Control": "no-cache",
+        **kept,
     }
 
 

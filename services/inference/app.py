@@ -2,7 +2,9 @@
 
 from asyncio import TaskGroup
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,8 +17,9 @@ from starlette.exceptions import HTTPException
 from services.inference import access, answers, metrics
 from services.inference.answer import Answer
 from services.inference.answers import Chat, Text
+from services.inference.backends import Backend, Backends
 from services.inference.client import Events, Left, data, while_there, whole
-from services.inference.engine import Engine, Sampling, Unavailable, Weights
+from services.inference.engine import Busy, Engine, Expired, Sampling, Unavailable
 from services.inference.generation import STOPS, Generation
 from services.inference.gguf import pieces
 from services.inference.messages import Unreadable
@@ -28,7 +31,6 @@ from services.inference.stops import StopStrings
 from shared import registry
 from shared.gpus import Glance
 from shared.harmony import Encoder, HarmonyError, render
-from shared.registry import Target
 from shared.schemas import NOT_SERVED, now
 from shared.settings import Settings
 from shared.store import NotFound, Store
@@ -42,7 +44,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
     """The application. `engine` answers for the base and adapters, whenever it is in memory, `gguf` for exports."""
     app = FastAPI(title="Tandem inference", docs_url=None, redoc_url=None)
     app.add_middleware(access.Access)
-    store = Store(settings.data)
+    store, backends = Store(settings.data), Backends(settings, engine, gguf)
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -70,9 +72,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         """`n` answers, with their first tokens there: what goes wrong before them has a status of its own. `more` is of the
         sampling."""
         access.note(model=asked.model)
-        weights, target = await run_in_threadpool(_weights, store, settings.base_model, base.sha256, asked.model)
-        if target.kind != "export":
-            engine.check()
+        backend = await run_in_threadpool(backends.find, asked.model, base.sha256)
         room = settings.context_tokens - len(prompt)
         if room < 1:
             raise TooLong(
@@ -88,19 +88,27 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
             deadline=min(asked.deadline or settings.deadline_seconds, settings.deadline_seconds),
             **more,
         )
-        if target.kind == "export":
-            _check_export(sampling)
-        chosen = gguf if target.kind == "export" else engine
+        backend.check(sampling)
         seeds = [None if asked.seed is None else asked.seed + number for number in range(n)]
-        made = [Generation(chosen, base.encoder, prompt, replace(sampling, seed=seed), weights) for seed in seeds]
-        access.note(generation=made[0])
+
+        async def begun(backend: Backend) -> list[Generation]:
+            one = partial(Generation, backend.engine, base.encoder, prompt, weights=backend.weights)
+            made = [one(replace(sampling, seed=seed)) for seed in seeds]
+            access.note(generations=made)
+            await _all_begin(made, request)
+            return made
+
         try:
-            await while_there(_all_begin(made), request.receive)
-        except BaseException:
-            for generation in made:
-                await generation.aclose()
+            return await begun(backend)
+        except (Busy, Expired):  # it can answer, only not now
             raise
-        return made
+        except Unavailable as problem:
+            other = await run_in_threadpool(backends.instead, backend, sampling) if asked.fallback else None
+            if other is None:
+                raise
+            with suppress(Unavailable):
+                return await begun(other)
+            raise problem
 
     async def chats(request: Request, base: Base, body: ChatRequest) -> list[Chat]:
         """The answers to a request for chat, which have begun."""
@@ -110,6 +118,7 @@ def create_app(settings: Settings, engine: Residence, gguf: Engine, glance: Glan
         most = body.max_completion_tokens or body.max_tokens
         logprobs = body.top_logprobs if body.logprobs else None
         more = {"stops": STOPS, "grammar": body.grammar, "begun": len(begun), "logprobs": logprobs}
+        more["forced"] = body.thinking_token_budget >= 0
         made = await begin(request, base, body, prompt, most, body.n, **more)
         return [Chat(index, one, Answer(body, base.encoder, begun)) for index, one in enumerate(made)]
 
@@ -177,22 +186,14 @@ def _models(store: Store, base: str) -> Iterator[dict[str, Any]]:
         yield entry(name, name, parent, "adapter" if "@" in name else "export")
 
 
-def _weights(store: Store, base: str, base_sha256: str, model: str) -> tuple[Weights, Target]:
-    target = registry.resolve(store, model, base)
-    if target.kind == "adapter":
-        return Weights(target.name, registry.adapter_card(store, target.name).sha256, target.path), target
-    if target.kind == "export":
-        card = registry.export_card(store, target.name)
-        if card.encoding in NOT_SERVED:
-            raise NotFound(
-                f"{target.name} ({card.encoding}) is for other programs; it is not served here. Use its adapter {card.adapter}."
-            )
-        return Weights(target.name, card.sha256), target
-    return Weights(base, base_sha256), target
-
-
-async def _all_begin(generations: list[Generation]) -> None:
-    await _gathered([generation.begin() for generation in generations])
+async def _all_begin(generations: list[Generation], request: Request) -> None:
+    """Wait for the first tokens of each; where that fails, or the client leaves, none goes on."""
+    try:
+        await while_there(_gathered([generation.begin() for generation in generations]), request.receive)
+    except BaseException:
+        for generation in generations:
+            await generation.aclose()
+        raise
 
 
 async def _gathered(works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -203,15 +204,6 @@ async def _gathered(works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _check_export(sampling: Sampling) -> None:
-    """Raises Unreadable for what llama.cpp is not asked for."""
-    if sampling.logprobs is not None:
-        raise Unreadable("logprobs", "are not known of a GGUF export. Ask its adapter.")
-    if sampling.grammar:
-        says = "of JSON, and tools that are strict or demanded, are not to be had of a GGUF export. Ask its adapter."
-        raise Unreadable("response_format", says)
 
 
 def _plain(encoder: Encoder, text: str) -> list[int]:

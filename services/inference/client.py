@@ -14,6 +14,7 @@ from services.inference.generation import Generation
 from services.inference.protocol import error
 
 Result = TypeVar("Result")
+DONE = "data: [DONE]\n\n"
 _json = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":")
 ).encode  # one for all chunks: json.dumps makes it anew
@@ -71,5 +72,11 @@ async def data(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
             async for chunk in chunks:
                 yield f"data: {_json(chunk)}\n\n"
     except Unavailable as problem:
-        yield f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n"
-    yield "data: [DONE]\n\n"
+        yield broken_off(problem)
+    else:
+        yield DONE
+
+
+def broken_off(problem: Unavailable) -> str:
+    """The end of a stream that breaks off."""
+    return f"data: {json.dumps(error(str(problem), 'unavailable_error', code=problem.code))}\n\n{DONE}"

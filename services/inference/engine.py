@@ -47,11 +47,12 @@ class Unfit(ValueError):
 @dataclass(frozen=True)
 class Token:
     """A generated token. Where they were asked for: its natural log-probability, and the likeliest tokens with theirs,
-    as the model gave them, before temperature and bias."""
+    as the model gave them, before temperature and bias. `kept` says that it was generated for an earlier request."""
 
     id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Sampling:
     deadline: float | None = None  # seconds from the request to the answer's end, however long it waits
     grammar: str | None = None  # what the answer has to follow, as services.inference.grammar writes it
     begun: int = 0  # tokens at the prompt's end that are the beginning of the answer: the grammar has them, too
+    forced: bool = False  # words may be put into the answer, and the engine be asked to go on after them
 
 
 @dataclass(frozen=True)

@@ -125,10 +125,16 @@ class Generation:
             self.state = "done"
             return []
         before, self.last = self.last, time.monotonic()
-        metrics.tokens(self.kind, len(tokens), self.last - before, first=self.first is None)
+        if not tokens[0].kept:
+            metrics.tokens(self.kind, len(tokens), self.last - before, first=self.first is None)
         self.first = self.first or self.last
         self.tokens += tokens
         return tokens
+
+    @property
+    def kept(self) -> bool:
+        """Whether what there is of it was generated for an earlier request."""
+        return bool(self.tokens) and all(token.kept for token in self.tokens)
 
     @property
     def kind(self) -> metrics.Kind:

@@ -1,5 +1,6 @@
 """The same interface over llama.cpp's server: a GGUF export answers as any other model does."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -7,8 +8,11 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 
 from services.inference import access
+from services.inference.constraint import Constraint
 from services.inference.engine import Sampling, Token, Unavailable, Weights
+from services.inference.grammar import for_llama_cpp
 from shared.harmony import Encoder, Piece
+from shared.lines import Lines
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>)")
 
@@ -26,9 +30,11 @@ class LlamaEngine:
         self.client = httpx.AsyncClient(base_url=url, limits=every, timeout=httpx.Timeout(10, read=None))
 
     async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
-        """As the seam says, but log-probabilities are not known: the ids are made from text."""
+        """As the seam says, but log-probabilities are not known: the ids are made from text. A grammar is followed from the
+        answer's first token; one that llama.cpp does not keep to ends the answer with Unavailable."""
         await self._check(weights.name)
         encoder = self.encoder()
+        constraint = await asyncio.to_thread(Constraint, encoder, sampling.grammar) if sampling.grammar else None
         body = {
             "prompt": prompt,
             "n_predict": sampling.max_tokens,
@@ -43,6 +49,7 @@ class LlamaEngine:
             "ignore_eos": not sampling.stops,
             "stream": True,
             "cache_prompt": True,
+            **({"grammar": for_llama_cpp(sampling.grammar)} if sampling.grammar else {}),
         }
         try:
             async with self.client.stream("POST", "/completion", json=body, headers=access.passed_on()) as answer:
@@ -57,6 +64,7 @@ class LlamaEngine:
                         ids.append(sampling.stops[0])
                     end = next((place for place, id_ in enumerate(ids) if id_ in sampling.stops), len(ids))
                     if ids:
+                        _follow(constraint, ids[: end + 1])
                         yield [Token(id_) for id_ in ids[: end + 1]]
                     if end < len(ids):
                         return
@@ -81,6 +89,14 @@ class LlamaEngine:
             )
 
 
+def _follow(constraint: Constraint | None, ids: list[int]) -> None:
+    try:
+        for id_ in ids if constraint else ():
+            constraint.advance(id_)
+    except ValueError:
+        raise Unavailable("llama.cpp did not keep to the form that was asked for. Ask the export's adapter.") from None
+
+
 def pieces(text: str) -> list[Piece]:
     """Text in which `<|channel|>` and its like stand for the tokens, as pieces to encode."""
     parts = [part for part in SPECIAL.split(text) if part]
@@ -88,6 +104,8 @@ def pieces(text: str) -> list[Piece]:
 
 
 async def _events(answer: httpx.Response) -> AsyncIterator[dict]:
-    async for line in answer.aiter_lines():
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line[6:])
+    lines = Lines()
+    async for chunk in answer.aiter_bytes():
+        for line in lines.feed(chunk):
+            if line.startswith("data: ") and line != "data: [DONE]":
+                yield json.loads(line[6:])

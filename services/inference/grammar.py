@@ -6,6 +6,7 @@ the token: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md. v
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ start: aside* ({ends})
 aside: <|channel|> ({asides}) <|message|> TEXT <|end|> <|start|> "assistant"
 constrain: " "? <|constrain|> "json"
 TEXT: /(.|\n)*/
+"""
+_SHOWN = re.compile(r"<\|(channel|message|start|constrain|end)\|>")  # text to llama.cpp, not special tokens
+_SHOWN_FRAME = r"""
+TEXT: /([^<]|<+[^<|])*<*/
+thought[suffix="<|end|>"]: /(.|\n)*/
 """
 _ANSWER = 'answer: <|channel|> "final" constrain? <|message|> {body}\n'
 _CALL = (
@@ -48,6 +54,27 @@ def answer_grammar(
         body = _json((tool.get("parameters") or ANY_OBJECT) if tool.get("strict") else ANY_OBJECT)
         lines.append(_CALL.format(n=n, to=json.dumps(to), channel_to=json.dumps("commentary" + to), body=body))
     return "".join(lines)
+
+
+def for_llama_cpp(grammar: str) -> str:
+    """The same grammar as llama.cpp reads it: in its vocabulary five of harmony's tokens are text, so that text must not have
+    them in it, and its llguidance knows no expressions for separators.
+
+    A grammar that it cannot read it leaves out without a word: what comes has to be checked."""
+    lines = ["%llguidance {}"]
+    for line in grammar.strip().splitlines():
+        if not line.startswith("TEXT:"):
+            rule, mark, schema = line.partition("%json ")
+            rule = _SHOWN.sub(r'"\g<0>"', rule.replace("TEXT <|end|>", "thought"))
+            lines.append(rule + (mark and mark + _plain_separators(schema)))
+    return "\n".join(lines) + _SHOWN_FRAME
+
+
+def _plain_separators(line: str) -> str:
+    """A schema, and what stands after it in its line."""
+    schema, end = json.JSONDecoder().raw_decode(line)
+    separators = {"item_separator": ", ", "key_separator": ": "}
+    return json.dumps({**schema, "x-guidance": {**_ONE_LINE, **separators}}) + line[end:]
 
 
 def _asides(tools: Sequence[Any]) -> str:

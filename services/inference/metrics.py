@@ -4,7 +4,7 @@
 before that was known is counted under `none`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,6 +31,10 @@ WAITING = Gauge("tandem_requests_waiting", "Requests that wait for a place in th
 CACHE_USE = Gauge("tandem_kv_cache_usage_perc", "Share of the KV cache that running requests hold; 1 is all.", **_made)
 PREFIX_QUERIES = Counter("tandem_prefix_cache_queries", "Tokens of prompts that were looked for in the cache.", **_made)
 PREFIX_HITS = Counter("tandem_prefix_cache_hits", "Tokens of prompts that were there and are not read again.", **_made)
+KEPT_QUERIES = Counter(
+    "tandem_response_cache_queries", "Requests whose answer was looked for among those given before.", **_made
+)
+KEPT_HITS = Counter("tandem_response_cache_hits", "Requests whose answer was there and is given once more.", **_made)
 PROMPT = Counter("tandem_prompt_tokens", "Tokens of the prompts.", ["model"], **_made)
 GENERATED = Counter("tandem_generation_tokens", "Tokens of the answers.", ["model"], **_made)
 TO_FIRST = Histogram(
@@ -73,13 +77,14 @@ def tokens(model: Kind, count: int, seconds: float, *, first: bool) -> None:
         between.observe(each)
 
 
-def ended(outcome: Outcome, generation: "Generation | None", seconds: float) -> None:
-    """A request ended after `seconds`."""
-    REQUESTS.labels(generation.kind if generation else "none", outcome).inc()
-    if generation is not None and generation.tokens:
-        PROMPT.labels(generation.kind).inc(len(generation.prompt))
+def ended(outcome: Outcome, generations: "Sequence[Generation]", seconds: float) -> None:
+    """A request, for which there may be several answers, ended after `seconds`. Its prompt counts once, as in `usage`."""
+    kind = generations[0].kind if generations else "none"
+    REQUESTS.labels(kind, outcome).inc()
+    if any(generation.tokens for generation in generations):
+        PROMPT.labels(kind).inc(len(generations[0].prompt))
         if outcome == "ok":
-            LATENCY.labels(generation.kind).observe(seconds)
+            LATENCY.labels(kind).observe(seconds)
 
 
 def add_route(app: FastAPI, about: Callable[[], dict[str, Any]]) -> None:

@@ -29,6 +29,7 @@ class Sampled(fields.refusing(fields.SAMPLING)):  # type: ignore[misc]
     logit_bias: fields.LogitBias = Field(default_factory=dict)
     stop: fields.Stop = Field(default_factory=list)
     deadline: fields.Deadline | None = None
+    fallback: bool = Field(True, description="whether an export may answer for its adapter while that cannot")
 
     @field_validator("*", mode="before")
     @classmethod

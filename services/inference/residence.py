@@ -180,11 +180,6 @@ class Residence:
         """The base model's files, also while it is not in memory. Raises Away while they have not been fetched."""
         return self._find()
 
-    def check(self) -> None:
-        """Raises Away unless the model can begin to answer now."""
-        if self.state != "ready":
-            raise self._away()
-
     async def generate(self, prompt: list[int], sampling: Sampling, weights: Weights) -> AsyncIterator[list[Token]]:
         """As an engine. Raises Away at once, or in the middle when the model could wait no longer for the answer's end."""
         with self._lock:

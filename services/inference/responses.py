@@ -50,7 +50,7 @@ class ResponsesRequest(fields.refusing(fields.RESPONSES), Sampled):  # type: ign
     def chat(self) -> ChatRequest:
         """The same as a request for chat. Raises Unreadable with the item that cannot be read."""
         same = ("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "stop", "deadline",
-                "parallel_tool_calls", "thinking_token_budget")  # fmt: skip
+                "fallback", "parallel_tool_calls", "thinking_token_budget")  # fmt: skip
         asked = {name: getattr(self, name) for name in same if name in self.model_fields_set}
         asked |= {"logprobs": self.logprobs, "top_logprobs": self.top_logprobs, "max_tokens": self.max_output_tokens}
         asked |= {"messages": self._messages(), "reasoning_effort": self.reasoning.effort}

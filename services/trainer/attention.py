@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers.models.gpt_oss.modeling_gpt_oss import apply_rotary_pos_emb, eager_attention_forward
 
 ROW = 128  # rows are as long as a multiple of this: a block of flex attention
@@ -120,23 +121,44 @@ def _flex(
     return (out * share[..., None].to(out.dtype)).transpose(1, 2)
 
 
-def _block_mask(position_ids: torch.Tensor, window: int | None) -> Any:
+def _block_mask(position_ids: torch.Tensor, window: int | None) -> BlockMask:
     """The mask in blocks; kept on the tensor of positions, as half of the layers share each."""
-    from unsloth_zoo.flex_attention.utils import compiled_create_block_mask
-
     kept = position_ids.__dict__.setdefault("block_masks", {})
     if window not in kept:
-        example, (batch, length) = examples_of(position_ids), position_ids.shape
-
-        def whole(b: Any, h: Any, q: Any, k: Any) -> Any:
-            return (q >= k) & (example[b, q] == example[b, k])
-
-        def within(b: Any, h: Any, q: Any, k: Any) -> Any:
-            return (q >= k) & (q - k < window) & (example[b, q] == example[b, k])
-
-        mask = within if window else whole
-        kept[window] = compiled_create_block_mask(mask, batch, None, length, length, device=position_ids.device)
+        kept[window] = block_mask(position_ids, window)
     return kept[window]
+
+
+def block_mask(position_ids: torch.Tensor, window: int | None) -> BlockMask:
+    """What flex attention's `create_block_mask` makes of `dense_mask`, from the ends of the blocks alone. That one looks at
+    each pair of tokens, in a kernel which for some lengths takes minutes to compile."""
+    example, (_, length) = examples_of(position_ids), position_ids.shape
+    reach = window or length
+    block = torch.arange(-(-length // ROW), device=position_ids.device)
+    first, last = example[:, block * ROW], example[:, (block * ROW + ROW - 1).clamp(max=length - 1)]
+    back = (block[:, None] - block) * ROW  # from a block of keys to one of queries, in tokens
+    nearest = (back - (ROW - 1) < reach) & (first[:, :, None] == last[:, None, :])
+    some = (back == 0) | ((back > 0) & nearest)
+    farthest = (back + ROW - 1 < reach) & (last[:, :, None] == first[:, None, :])
+    every = (back > 0) & farthest & ((block + 1) * ROW <= length)[:, None]
+
+    def whole(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return (q >= k) & (example[b, q] == example[b, k])
+
+    def within(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return whole(b, h, q, k) & (q - k < reach)
+
+    mask = within if window else whole
+    return BlockMask.from_kv_blocks(
+        *_listed(some & ~every), *_listed(every), BLOCK_SIZE=ROW, mask_mod=mask, seq_lengths=(length, length)
+    )
+
+
+def _listed(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[batch, queries, keys] as flex attention wants it: how many blocks of keys, and which, the named ones first."""
+    many = blocks.sum(-1, dtype=torch.int32)[:, None]
+    which = blocks.int().argsort(dim=-1, descending=True, stable=True).int()[:, None]
+    return many.contiguous(), which.contiguous()
 
 
 def _eager(

@@ -102,15 +102,14 @@ def level(asked: Asked, prompts: Iterator[list[int]], tokens: int, concurrency: 
 
 
 def counting(encoder: Encoder, tokens: int, seed: int) -> Iterator[list[int]]:
-    """Prompts of `tokens` token ids each, in which an answer that counts has been begun.
+    """Prompts of `tokens` token ids each, which count.
 
     They are the same in every run but for a number at their head, which follows from `seed`: by it no server has one of them
     in a cache, where prompts are found by how they begin."""
     for number in itertools.count(100_000):
-        head = f"{(seed + number) % 900_000 + 100_000}. Count on from {number}, without an end."
-        question = [*_message("user", head), _special("<|end|>")]
-        answer = _message("assistant", ", ".join(str(number + n) for n in range(tokens)), "final")
-        yield encoder.encode([*question, *answer])[:tokens]
+        head = (seed + number) % 900_000 + 100_000
+        text = ", ".join(str(one) for one in (head, *range(number, number + tokens)))
+        yield encoder.encode([Piece(text, "user", None, "content", None)])[:tokens]
 
 
 def engine_of(client: httpx.Client) -> str | None:
@@ -122,17 +121,6 @@ def engine_of(client: httpx.Client) -> str | None:
     return (
         " on ".join(filter(None, [told.get("engine"), ", ".join(gpu["name"] for gpu in told.get("gpus", []))])) or None
     )
-
-
-def _message(role: str, text: str, channel: str = "") -> list[Piece]:
-    """A message of harmony, not closed."""
-    named = [_special("<|channel|>"), Piece(channel, role, None, "header", None)] if channel else []
-    head = [_special("<|start|>"), Piece(role, role, None, "header", None), *named, _special("<|message|>")]
-    return [*head, Piece(text, role, None, "content", None)]
-
-
-def _special(text: str) -> Piece:
-    return Piece(text, "assistant", None, "special", None)
 
 
 if __name__ == "__main__":

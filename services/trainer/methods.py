@@ -65,6 +65,7 @@ def build_trainer(
         train_sampling_strategy="sequential",  # see order.py
         router_aux_loss_coef=0.0,  # else the routers' balancing loss is added to what is minimised and shown
         gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": True},  # Unsloth's, on a GPU
         logging_steps=1,  # the curve takes the mean of log_every steps itself, so that a resume knows those before it
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validate_every else "no",

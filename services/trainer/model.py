@@ -48,6 +48,7 @@ def load_base(
     form = choose_form(folder, precision).form
     wait_for_room(context)
     cuda = torch.cuda.is_available()
+    _recompute_as_alone()
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=str(folder),
         max_seq_length=max_length,
@@ -60,6 +61,16 @@ def load_base(
     )
     model.config.output_router_logits = False  # else the routers' balancing loss is added to the curve
     return model, tokenizer
+
+
+def _recompute_as_alone() -> None:
+    """Have Unsloth compute activations anew with several ranks as it does with one. For the sake of other models it takes
+    PyTorch's other way there (https://github.com/unslothai/unsloth/issues/3713), which held on to them: 62 GiB after the first
+    step where one GPU needs 21, and more with each. DDP can be had with this way where a pass uses each parameter once."""
+    if torch.cuda.is_available():
+        from unsloth.models import vision
+
+        vision.vlm_gradient_checkpointing_reentrant = lambda: True
 
 
 def attach_lora(model: Any, recipe: Recipe) -> Any:

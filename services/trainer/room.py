@@ -40,5 +40,6 @@ def _free(context: Context, mine: set[str]) -> bool:
         return False
     except (httpx.HTTPError, ValueError):
         return True
-    theirs = {gpu["uuid"] for gpu in told.get("gpus", [])}
-    return not mine & theirs or (told.get("status"), told.get("run")) == ("asleep", context.spec.id)
+    servers = told.get("replicas", [told])  # a router tells of each server behind it
+    there = [one for one in servers if mine & {gpu["uuid"] for gpu in one.get("gpus", [])}]
+    return all((one.get("status"), one.get("run")) == ("asleep", context.spec.id) for one in there)

@@ -5,9 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httpx
+
+from shared.lines import Lines
 
 
 class NoAnswer(RuntimeError):
@@ -35,7 +38,7 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
     Tokens are counted by the server, whose `usage` is the stream's last chunk: a chunk of text may hold several, or a part
     of one, and the token that ends an answer has none. `check` is called with every line and may raise. Raises NoAnswer."""
     options = {"temperature": 0, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
-    body = {"model": model, "prompt": prompt, "max_tokens": tokens, **options}
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "fallback": False, **options}
     asked = last = time.monotonic()
     first = usage = None
     try:
@@ -43,7 +46,8 @@ def ask(client: httpx.Client, model: str, prompt: list[int], tokens: int, check:
             if response.is_error:
                 response.read()
                 raise _refusal(response)
-            for line in response.iter_lines():
+            lines = Lines()
+            for line in chain.from_iterable(map(lines.feed, response.iter_bytes())):
                 moment = time.monotonic()
                 check()
                 if not line.startswith("data: ") or line == "data: [DONE]":
@@ -76,7 +80,6 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
         "first_token": statistics.median(waits),
         "first_token_p95": _p95(waits),
         "tokens_per_second_all": sum(answer.tokens for answer in answers) / whole,
-        "answer_tokens": statistics.fmean(answer.tokens for answer in answers),
         **({"tokens_per_second": statistics.median(rates)} if rates else {}),
     }
     return {name: float(f"{value:.4g}") for name, value in found.items()}

@@ -89,6 +89,8 @@ def test_a_server_that_has_lent_its_gpu_sleeps_and_is_no_trouble(settings: Setti
     told |= {"status": "ok"}
     del told["run"]
     assert "All services up" in (page := api("GET", "/chat", 200, headers=html).text) and "lent" not in page
+    told |= {"replicas": [{"status": "ok"}, {"status": "away"}]}
+    assert api("GET", "/api/system", 200).json["services"]["inference"]["detail"] == "1 of 2 servers ready"
     server.shutdown()
     server.server_close()
 

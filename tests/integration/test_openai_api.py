@@ -6,6 +6,7 @@ import math
 import pytest
 from openai import BadRequestError, OpenAI
 
+from shared.harmony import Encoder, Piece
 from tests.conftest import BASE
 from tests.integration.conftest import Served
 
@@ -78,13 +79,15 @@ def test_a_bias_bans_a_token_and_forces_another(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_with_a_schema_is_json_by_it(client: OpenAI, stream: bool) -> None:
+@pytest.mark.parametrize(("model", "budget"), [(BASE, 20), (EXPORT, -1)])
+def test_an_answer_with_a_schema_is_json_by_it(client: OpenAI, model: str, budget: int, stream: bool) -> None:
     more = {"response_format": FORM, "temperature": 1.5, "seed": 3, "max_tokens": 400}
+    more |= {"reasoning_effort": "low", "extra_body": {"thinking_token_budget": budget}}
     if stream:
-        chunks = chat(client, BASE, stream=True, extra_body={"thinking_token_budget": 20}, **more)
+        chunks = chat(client, model, stream=True, **more)
         text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
     else:
-        text = chat(client, BASE, extra_body={"thinking_token_budget": 20}, **more).choices[0].message.content
+        text = chat(client, model, **more).choices[0].message.content
     found = json.loads(text)
     assert found["day"] in ("monday", "friday") and 0 <= found["hour"] <= 23 and len(found) == 2
 
@@ -104,6 +107,19 @@ def test_a_tool_that_is_demanded_is_called(client: OpenAI) -> None:
     assert set(json.loads(choice.message.tool_calls[0].function.arguments)) == {"day", "hour"}
 
 
+def test_an_export_calls_a_tool_that_is_demanded(client: OpenAI, encoder: Encoder) -> None:
+    parameters = {
+        **SCHEMA,
+        "properties": {**SCHEMA["properties"], "day": {"enum": ["TEXT <|end|> %json {}", "friday"]}},
+    }
+    function = {"name": "look_up", "strict": True, "parameters": parameters}
+    (thinking,) = encoder.encode([Piece("analysis", "assistant", None, "header", None)])  # it would go on for long
+    choice = chat(client, EXPORT, tools=[{"type": "function", "function": function}], tool_choice="required",
+                  max_tokens=400, temperature=0, logit_bias={str(thinking): -100}).choices[0]  # fmt: skip
+    assert choice.finish_reason == "tool_calls"
+    assert set(json.loads(choice.message.tool_calls[0].function.arguments)) == {"day", "hour"}
+
+
 @pytest.mark.parametrize("model", ["house@v1", EXPORT])
 def test_a_response_says_what_chat_says(client: OpenAI, model: str) -> None:
     said = chat(client, model, temperature=0).choices[0].message
@@ -117,9 +133,12 @@ def test_a_response_says_what_chat_says(client: OpenAI, model: str) -> None:
 
 @pytest.mark.parametrize(
     ("more", "field"),
-    [({"logprobs": True}, "logprobs"), ({"response_format": {"type": "json_object"}}, "response_format")],
+    [
+        ({"logprobs": True}, "logprobs"),
+        ({"response_format": FORM, "extra_body": {"thinking_token_budget": 9}}, "response_format"),
+    ],
 )
 def test_what_an_export_cannot_do_is_refused_by_name(client: OpenAI, more: dict, field: str) -> None:
-    with pytest.raises(BadRequestError, match="Ask its adapter") as refused:
+    with pytest.raises(BadRequestError, match="sk its adapter") as refused:
         chat(client, EXPORT, **more)
     assert refused.value.param == field

@@ -113,13 +113,15 @@ def test_it_starts_asleep_wakes_sleeps_and_answers_as_before(shared: Shared, tra
 
     trainer.works(RUN, "export")
     shared.becomes("asleep")
-    for model in (BASE, "house@v1"):
+    for asked in ({"model": BASE}, {"model": "house@v1", "fallback": False}, {"model": "house@v1", "logprobs": True}):
         for stream in (False, True):
-            refused = shared.ask(model, stream=stream)
+            refused = shared.ask(**asked, stream=stream)
             assert refused.status_code == 503 and refused.headers["retry-after"] == "30"
             error = refused.json()["error"]
             assert error["code"] == "asleep" and error["message"].startswith(f"The run {RUN} has the GPU now.")
-    assert shared.says(EXPORT) == exported
+    assert shared.says(EXPORT) == exported == shared.says("house@v1"), "the export answers for its adapter"
+    told = shared.ask("house@v1", stream=True).headers
+    assert (told["x-tandem-model"], told["x-tandem-backend"]) == (EXPORT, "llama.cpp")
     assert shared.ask("house@v9").status_code == 404
     assert len(httpx.get(f"{shared.url}/v1/models").json()["data"]) == 3
 

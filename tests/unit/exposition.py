@@ -26,9 +26,9 @@ def parse(text: str) -> Samples:
     return found
 
 
-def inference(settings: Settings, encoder: Encoder | None, engine: Any) -> FastAPI:
-    """The inference server with `engine` for everything."""
+def inference(settings: Settings, encoder: Encoder | None, engine: Any, gguf: Any = None) -> FastAPI:
+    """The inference server with `engine` for everything, or with `gguf` for exports."""
     base = Base(settings.data, encoder, "5ha")  # type: ignore[arg-type]  # without an encoder nothing is asked
-    always = {"told": lambda: {"status": "ok"}, "base": lambda: base, "check": lambda: None}
+    always = {"told": lambda: {"status": "ok"}, "base": lambda: base}
     there = SimpleNamespace(name=engine.name, generate=getattr(engine, "generate", None), **always)
-    return create_app(settings, there, engine, Glance())
+    return create_app(settings, there, gguf or engine, Glance())

@@ -47,7 +47,7 @@ class Server(fake.Tandem):
         time.sleep(FIRST)
         for number in range(0, body["max_tokens"], 2):
             time.sleep(2 * BETWEEN if number else 0)
-            yield fake_chunk({"choices": [{"text": "1, "}]})
+            yield fake_chunk({"choices": [{"text": "1,\u2028"}]})  # it ends a line for str, and not for a server
         with self.lock:
             self.now -= 1
         usage = {"completion_tokens": body["max_tokens"], "prompt_tokens": len(body["prompt"])}
@@ -56,7 +56,7 @@ class Server(fake.Tandem):
 
 
 def fake_chunk(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value)}\n\n".encode()
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 
 @pytest.fixture
@@ -93,6 +93,7 @@ def test_an_answer_is_timed_by_its_first_text_and_counted_by_the_server(server: 
     assert 18 * BETWEEN <= answer.last - answer.first < 18 * BETWEEN + SLACK
     sent = server.last("POST").body
     assert (sent["prompt"], sent["temperature"], sent["max_tokens"]) == ([1, 2, 3], 0, 20)
+    assert sent["fallback"] is False, "no export is to be measured under its adapter's name"
 
 
 def test_as_many_are_asked_at_a_time_as_was_wished(server: Server, asked: partial[Answer]) -> None:
@@ -180,7 +181,6 @@ def test_every_prompt_has_its_length_and_is_new_to_a_cache(encoder: Encoder) -> 
     assert {len(ids) for ids in found} == {64}
     assert len({tuple(ids[:5]) for ids in found}) == 40
     one, other = encoder.decode(found[0]), encoder.decode(found[20])
-    assert one.startswith("<|start|>user<|message|>200005. Count on from 100000")
-    assert one.rpartition("<|message|>")[2].startswith("100000, 100001, 100002")
-    assert one.partition(".")[2] == other.partition(".")[2]
+    assert one.startswith("200005, 100000, 100001, 100002")
+    assert one.partition(",")[2] == other.partition(",")[2]
     assert len(next(benchmark.counting(encoder, 32, seed=5))) == 32

@@ -18,12 +18,14 @@ FILES = {
     "cpu": ["compose.yaml", "compose.cpu.yaml"],
     "llama-gpu": ["compose.yaml", "compose.llama-gpu.yaml"],
     "several-gpus": ["compose.yaml", "compose.several-gpus.yaml"],
+    "two-inference": ["compose.yaml", "compose.two-inference.yaml"],
 }
 RESERVED = {
     "gpu": {"trainer", "inference"},
     "cpu": set(),
     "llama-gpu": {"trainer", "inference", "llama"},
     "several-gpus": {"trainer", "inference"},
+    "two-inference": {"trainer", "inference-1", "inference-2"},
 }
 DOCKERFILES = sorted(
     str(path.relative_to(ROOT))
@@ -216,6 +218,11 @@ def test_compose_itself_accepts_the_files(which, tmp_path):
     )
     devices = [d for r in [services["trainer"]["deploy"]["resources"].get("reservations")] if r for d in r["devices"]]
     assert [d["device_ids"] for d in devices] == {"cpu": [], "several-gpus": [["0", "1"]]}.get(which, [["0"]])
+    if which == "two-inference":
+        second = services["inference-2"]
+        assert second["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ["0"]
+        assert second["volumes"] == services["inference-1"]["volumes"] and "volumes" not in services["inference"]
+        assert second["read_only"] and "ports" not in second
     if which == "cpu":
         assert set(services["tiny"]["networks"]) == {"inside"}
         assert services["inference"]["depends_on"]["tiny"]["condition"] == "service_completed_successfully"

@@ -8,7 +8,7 @@ import pytest
 
 from services.inference.choice import Choice, Impossible, choose
 from services.inference.vllm.room import WORKING_BYTES, Card, Needs, bytes_per_adapter, bytes_per_token
-from services.inference.vllm.start import ranks
+from services.inference.vllm.start import graphs, ranks
 from shared import registry
 from shared.settings import Settings
 from shared.store import Store
@@ -93,6 +93,14 @@ def test_gpus_share_weights_cache_and_adapters(tmp_path: Path, needs: Needs) -> 
     settings = Settings(data=tmp_path, hf_home=tmp_path, redis_url="redis://none/0", cached_tokens=32768)
     both = Needs(tmp_path, settings, [8, 16], gpus=2)
     assert both.least - WORKING_BYTES == (needs.least - WORKING_BYTES) // 2
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 8, 32, 100, 128, 2000])
+def test_each_step_of_decoding_has_a_graph_that_is_little_larger(sequences: int) -> None:
+    sizes = graphs(sequences)
+    assert sizes == sorted(set(sizes)) and sequences in sizes and len(sizes) < 20 + sequences // 8
+    for tokens in range(1, sequences + 1):
+        assert min(size for size in sizes if size >= tokens) - tokens < 8
 
 
 def test_room_is_made_for_the_adapters_of_this_base_as_their_files_say(

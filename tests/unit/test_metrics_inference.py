@@ -96,6 +96,15 @@ def test_answers_are_counted_by_how_they_ended(served, then: str, ends: str, str
     assert change(client, stream=stream) == expected
 
 
+def test_several_answers_are_counted_together(served, caplog) -> None:
+    with caplog.at_level("INFO", "tandem.access"):
+        added = change(served[1], n=3, seed=1)
+    assert added["requests_total base ok"] == 1 and added["generation_tokens_total base"] == 9
+    assert added["prompt_tokens_total base"] == 3, "the prompt is read once, as usage says"
+    (fields,) = (record.fields for record in caplog.records if getattr(record, "fields", {}).get("model"))
+    assert (fields["prompt_tokens"], fields["completion_tokens"]) == (3, 9)
+
+
 def test_a_request_that_cannot_be_answered_is_refused(served) -> None:
     served[0].then = "refuse"
     assert change(served[1]) == {"requests_total base refused": 1}
@@ -141,7 +150,8 @@ def test_llama_cpp_is_asked_under_the_same_request_id(settings: Settings, encode
             seen.append((self.command, self.headers["X-Request-Id"]))
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'data: {"content": "yes", "stop": true, "stop_type": "eos"}\n\n')
+            # U+2028 ends a line for str, and not for a server
+            self.wfile.write('data: {"content": "yes\u2028", "stop": true, "stop_type": "eos"}\n\n'.encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import GptOssForCausalLM
 
 from services.trainer import attention
@@ -98,3 +99,24 @@ def test_generation_is_what_it_was() -> None:
     ids = torch.tensor([made((20,))[0]["input_ids"]])
     settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     assert installed.generate(ids, **settings).tolist() == model.generate(ids, **settings).tolist()
+
+
+@pytest.mark.parametrize("window", [None, 128, 16, 200])
+@pytest.mark.parametrize("lengths", [(1024,), (1, 127, 128, 300, 84), (50, 7, 130, 64, 1, 95, 33, 300, 515), (40,)])
+def test_the_mask_in_blocks_is_the_mask(window: int | None, lengths: tuple[int, ...]) -> None:
+    positions = torch.tensor([[place for length in lengths for place in range(length)]])
+    example, total = attention.examples_of(positions), sum(lengths)
+    mask = attention.block_mask(positions, window)
+
+    def sees(b: Any, h: Any, q: Any, k: Any) -> Any:
+        return attention.dense_mask(positions, window)[b, q, k]
+
+    theirs = create_block_mask(sees, 1, None, total, total, device="cpu")
+    assert torch.equal(mask.to_dense(), theirs.to_dense())
+    assert torch.equal(mask.full_kv_num_blocks, theirs.full_kv_num_blocks)
+    for row, many in enumerate(mask.full_kv_num_blocks[0, 0].tolist()):
+        ours, others = mask.full_kv_indices[0, 0, row, :many], theirs.full_kv_indices[0, 0, row, :many]
+        assert torch.equal(ours, others)
+    at = torch.arange(total)
+    seen = mask.mask_mod(torch.tensor(0), torch.tensor(0), at[:, None], at)
+    assert torch.equal(seen, attention.dense_mask(positions, window)[0]) and example.shape == (1, total)

@@ -103,10 +103,9 @@ def test_a_run_makes_it_leave_at_once_when_nobody_is_answered(ready: Scene) -> N
     assert ready.engines[0].closed
     told = ready.residence.told()
     assert (told["status"], told["run"]) == ("asleep", RUN)
-    for refused in (ready.residence.check, lambda: next(ready.ask())):
-        with pytest.raises(Away, match=f"{RUN} has the GPU.*GGUF exports") as away:
-            refused()
-        assert away.value.code == "asleep" and away.value.retry_after > 0
+    with pytest.raises(Away, match=f"{RUN} has the GPU.*GGUF exports") as away:
+        next(ready.ask())
+    assert away.value.code == "asleep" and away.value.retry_after > 0
 
 
 def test_it_wakes_when_the_run_has_ended_and_no_other_has_begun(ready: Scene) -> None:

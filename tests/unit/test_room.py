@@ -67,8 +67,17 @@ def told(context: Context, type_: str) -> list[str]:
         {"status": "ok", "gpus": [{"uuid": "GPU-2"}]},
         {"status": "ok", "gpus": []},
         {"status": "ok"},
+        {
+            "status": "ok",
+            "gpus": [GPU, {"uuid": "GPU-2"}],
+            "replicas": [
+                {"status": "asleep", "run": "train-1", "gpus": [GPU]},
+                {"status": "ok", "gpus": [{"uuid": "GPU-2"}]},
+                {"status": "away", "gpus": []},
+            ],
+        },
     ],
-    ids=["asleep", "another GPU", "no GPU", "tells none"],
+    ids=["asleep", "another GPU", "no GPU", "tells none", "asleep behind a router"],
 )
 def test_it_goes_on_at_once_where_the_gpu_is_free(context: Context, health: Health, said: dict) -> None:
     health.told = said

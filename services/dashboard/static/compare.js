@@ -113,7 +113,7 @@ class Cell {
     const { effort, most, temperature, seed } = settings();
     const body = {
       model: this.model, stream: true, stream_options: { include_usage: true }, reasoning_effort: effort,
-      max_tokens: Number(most), temperature: Number(temperature), seed: Number(seed),
+      max_tokens: Number(most), temperature: Number(temperature), seed: Number(seed), fallback: false,
       messages: [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: this.prompt }],
     };
     const began = performance.now();

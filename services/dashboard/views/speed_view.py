@@ -12,7 +12,6 @@ from shared.speed import Speed
 from shared.store import NotFound, Store
 
 RUNS = 200  # benchmarks that are looked back at
-SAME_LENGTH = 0.1  # the share by which answers of the same length may differ
 FIGURES = {
     "tokens_per_second_all": "Tokens per second, all together",
     "tokens_per_second": "Tokens per second of each answer",
@@ -76,7 +75,7 @@ def setting(row: Row) -> Setting:
 
 def latest(rows: list[Row]) -> list[tuple[Row, float | None]]:
     """Of rows of one setting, the newest run first: each model's newest, and the share by which its tokens per second, all
-    together, are above those of the measurement before it; None without one that had answers as long."""
+    together, are above those of the measurement before it; None without one."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["model"], []).append(row)
@@ -103,9 +102,7 @@ def _benchmarks(store: Store) -> Iterator[str]:
                 yield run_id
 
 
-def _gain(row: Row, before: Row) -> float | None:
-    if abs(row["answer_tokens"] / before["answer_tokens"] - 1) > SAME_LENGTH:  # short ones wait more than they are told
-        return None
+def _gain(row: Row, before: Row) -> float:
     return row["tokens_per_second_all"] / before["tokens_per_second_all"] - 1
 
 

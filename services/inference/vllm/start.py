@@ -16,6 +16,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
+    # its kernels for drawing a token are compiled with nvcc, which takes a minute where there is one
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
 SHARE = 0.95  # of a GPU that vLLM may ask for
 
@@ -46,17 +48,17 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "model": str(folder),
         "max_model_len": settings.context_tokens,
         "max_num_seqs": settings.sequences,
-        # as vLLM does for other models: for gpt-oss it would record graphs for up to 1,024
-        "max_cudagraph_capture_size": 2 * settings.sequences,
         "kv_cache_memory_bytes": needs.cache,
         # with the cache's size given, this is only how much has to be free when it starts
         "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
         "tensor_parallel_size": count,
         "enable_prefix_caching": True,
+        "cudagraph_capture_sizes": graphs(settings.sequences),
         "enable_lora": True,
         "max_loras": needs.places(free),
         "max_cpu_loras": settings.kept_adapters,
         "max_lora_rank": needs.rank,
+        **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
         # the notation of our grammars, which are over the whole answer, its thinking included
         "structured_outputs_config": StructuredOutputsConfig(backend="guidance", enable_in_reasoning=True),
@@ -65,6 +67,13 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
         "disable_log_stats": True,
         "enable_log_requests": False,
     }
+
+
+def graphs(sequences: int) -> list[int]:
+    """The numbers of tokens that a step is recorded for as a CUDA graph; one with fewer is filled up. Left to itself vLLM
+    records gpt-oss 83 sizes, each with and without adapters, and half a minute goes by at each start."""
+    decoding = [n for n in (1, 2, 4, *range(8, sequences, 8)) if n < sequences]
+    return sorted({*decoding, sequences, *(n for n in range(128, 1025, 128) if n > sequences)})
 
 
 def ranks(settings: Settings) -> list[int]:
