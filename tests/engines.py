@@ -16,6 +16,7 @@ from services.inference.residence import Loaded
 from shared.settings import Settings
 
 GPU = torch.cuda.is_available()
+OFFLINE = {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "UNSLOTH_AUTO_INSTALL": "0"}
 TOKENS = 12
 BASE = Weights("base", "b" * 64)
 PROMPTS = [[200006, 1428, 200008, *range(1000 + 7 * n, 1040 + 9 * n), 200007, 200006, 173781] for n in range(3)]
@@ -53,7 +54,10 @@ class Asked:
 def unsloth(base: Path, settings: Settings) -> Loaded:
     from services.inference.unsloth.engine import UnslothEngine
 
-    return UnslothEngine(base, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        return UnslothEngine(base, settings)
 
 
 def vllm(base: Path, settings: Settings) -> Loaded:

@@ -15,9 +15,7 @@ from services.inference.protocol import error
 
 Result = TypeVar("Result")
 DONE = "data: [DONE]\n\n"
-_json = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":")
-).encode  # one for all chunks: json.dumps makes it anew
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one for each chunk
 
 
 class Left(Exception):

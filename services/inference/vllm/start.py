@@ -14,7 +14,7 @@ from shared.store import Store
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
     # its kernels for drawing a token are compiled with nvcc, which takes a minute where there is one
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
