@@ -54,7 +54,7 @@ class Curve(TrainerCallback):
             elif "eval_loss" in entry:
                 self._take_validation(entry["step"], entry["eval_loss"])
         if torch.cuda.is_available():
-            self.context.log("The first step compiles kernels: minutes where none are kept from an earlier run.")
+            self.context.log("The first step compiles kernels: a minute or so where none are kept from an earlier run.")
         self.context.event(
             "status",
             state="running",
