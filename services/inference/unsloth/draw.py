@@ -51,7 +51,8 @@ def _one(logits: torch.Tensor, sampling: Sampling, random: Random) -> torch.Tens
         ordered[(ordered.cumsum(-1) - ordered) > sampling.top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter_(0, indices, ordered)
     # Inverse transform sampling; torch.multinomial draws a number for each entry, 24 ms for this vocabulary on a CPU.
-    upto = probabilities.cumsum(-1)
+    # In fp64: most of a vocabulary's entries are too small for sums in fp32 to tell apart.
+    upto = probabilities.cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(upto, random.random() * upto[-1], right=True).clamp(max=len(upto) - 1)
 
 
