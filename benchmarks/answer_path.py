@@ -22,10 +22,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import uvicorn
-
 from services.inference.app import create_app
-from services.inference.door import Door, Server
+from services.inference.door import Server
 from services.inference.engine import Sampling, Token, Weights
 from services.inference.residence import Base
 from services.trainer import tiny
@@ -66,12 +64,10 @@ def serve(hf_home: Path, port: int, each: int, profile: bool) -> None:
     folder = hub.snapshot(tiny.REPO_ID, "main", hf_home)
     encoder = hub.encoder(folder)
     engine, base = Instant(encoder, each), Base(folder, encoder, "0" * 64)
-    always = {"told": lambda: {"status": "ok"}, "base": lambda: base, "check": lambda: None}
+    always = {"told": lambda: {"status": "ok"}, "base": lambda: base}
     settings = Settings(data=Path(tempfile.mkdtemp()), hf_home=hf_home, redis_url="redis://none/0", base_model="base")
     app = create_app(settings, SimpleNamespace(name=engine.name, generate=engine.generate, **always), engine, Glance())
-    door = Door(app)
-    config = uvicorn.Config(door, host="127.0.0.1", port=port, log_config=None, access_log=False)
-    server = Server(config, door, 1)
+    server = Server(app, "127.0.0.1", port, 1)
     profiler = cProfile.Profile() if profile else None
     if profiler:
         profiler.enable()

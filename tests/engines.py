@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.inference.engine import Sampling, Token, Weights
+from services.inference.engine import Closed, Sampling, Token, Weights
 from services.inference.residence import Loaded
 from shared.settings import Settings
 
@@ -49,6 +49,19 @@ class Asked:
             return await asyncio.gather(*(self.read(prompt, weights, **sampling) for prompt, weights in asked))
 
         return self.run(together())
+
+
+async def cut_short(engine: Loaded, prompt: list[int]) -> int:
+    """Close the engine once it answers; how many of 900 tokens came before the answer ended with Closed."""
+    answer, count, closing = engine.generate(prompt, Sampling(900, temperature=0), BASE), 0, None
+    try:
+        async for tokens in answer:
+            count += len(tokens)
+            closing = closing or asyncio.create_task(asyncio.to_thread(engine.close))
+    except Closed:
+        await asyncio.wait_for(closing, 60)
+        return count
+    pytest.fail("the answer went on to its end")
 
 
 def unsloth(base: Path, settings: Settings) -> Loaded:

@@ -18,13 +18,14 @@ os.environ |= {
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 from vllm import LLM, SamplingParams
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
@@ -33,6 +34,7 @@ from vllm.lora.request import LoRARequest
 from benchmarks.serving.bare import FAIR, OPTIONS, seconds
 from benchmarks.serving.speed import ADAPTERS, MIXED, RANK, decode, prompts
 from services.inference.vllm import lora
+from shared.store import Store
 
 CASES = [(MIXED, 8), (MIXED, 0), (1, 1), (128, 8), (8, 8), (MIXED, 1), (1, 0)]  # streams, adapters among them
 STEPS = 16  # of a profile
@@ -40,42 +42,14 @@ KERNELS = {"ours": lora.TOKENS, "vllm": 0}  # up to how many tokens a pass is fo
 Row = dict[str, Any]
 
 
-def made(folder: Path, base: Path, seed: int) -> Path:
-    """A random adapter as PEFT saves it: with `target_parameters`, gate_up is the inner layer and rank and expert are one axis."""
-    config = json.loads((base / "config.json").read_text())
-    hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
-    heads, groups = (
-        config["num_attention_heads"] * config["head_dim"],
-        config["num_key_value_heads"] * config["head_dim"],
-    )
-    shapes = {"self_attn.q_proj": (heads, hidden), "self_attn.o_proj": (hidden, heads)}
-    shapes |= {"self_attn.k_proj": (groups, hidden), "self_attn.v_proj": (groups, hidden)}
-    torch.manual_seed(seed)
-    tensors = {}
-    for layer in range(config["num_hidden_layers"]):
-        of_experts = {"mlp.experts.base_layer": (2 * inner, hidden), "mlp.experts": (hidden, inner)}
-        for name, (wide, narrow) in (shapes | of_experts).items():
-            rank = RANK * experts if name in of_experts else RANK
-            begin = f"base_model.model.model.layers.{layer}.{name}.lora_"
-            tensors[f"{begin}A.weight"] = (
-                torch.randn(rank, narrow, dtype=torch.bfloat16, device="cuda").mul_(narrow**-0.5).cpu()
-            )
-            tensors[f"{begin}B.weight"] = torch.randn(wide, rank, dtype=torch.bfloat16, device="cuda").mul_(0.02).cpu()
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    told = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK, "bias": "none"}
-    told |= {"target_modules": [name.split(".")[-1] for name in shapes], "base_model_name_or_path": str(base)}
-    told |= {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "inference_mode": True}
-    (folder / "adapter_config.json").write_text(json.dumps(told))
-    return folder
-
-
 class Served:
     """vLLM in this process, with its LoRA operators in our hands."""
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
-        paths = [made(folder / name, checkpoint, n) for n, name in enumerate(ADAPTERS)]
-        self.adapters = [LoRARequest(path.name, n, str(path)) for n, path in enumerate(paths, 1)]
+        """`folder` becomes a data directory with the adapters."""
+        subprocess.run([sys.executable, "-m", "benchmarks.serving.made", "adapters", checkpoint, folder], check=True)
+        paths = {name: str(Store(folder).adapter(f"{name}@v1")) for name in ADAPTERS}
+        self.adapters = [LoRARequest(name, n, path) for n, (name, path) in enumerate(paths.items(), 1)]
         self.llm = LLM(
             model=str(checkpoint), **OPTIONS, **FAIR, enable_lora=True, max_loras=len(ADAPTERS), max_lora_rank=RANK,
             worker_cls="services.inference.vllm.worker.Worker",

@@ -1,5 +1,6 @@
 """The way in: closed when the server is to stop, so that what is being answered ends and nothing new begins."""
 
+import argparse
 import time
 from collections.abc import MutableMapping
 from types import FrameType
@@ -11,6 +12,16 @@ from starlette.responses import JSONResponse
 from services.inference.protocol import error
 
 RETRY_SECONDS = 10  # until another process may have taken over
+LAST_SECONDS = 5  # for what goes on after that time to notice that it was cut off
+
+
+def address(description: str | None) -> tuple[str, int]:
+    """Host and port, as the command line has them."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=8000)
+    values = parser.parse_args()
+    return values.host, values.port
 
 
 class Door:
@@ -39,11 +50,13 @@ class Door:
 
 
 class Server(uvicorn.Server):
-    """Told to stop, it closes the door and stops when all have left, at the latest after `seconds`; told again, at once."""
+    """An application behind a door. Told to stop, it closes that and stops when all have left, at the latest after `seconds`;
+    told again, at once."""
 
-    def __init__(self, config: uvicorn.Config, door: Door, seconds: float) -> None:
-        super().__init__(config)
-        self.door, self.seconds = door, seconds
+    def __init__(self, app: Any, host: str, port: int, seconds: float) -> None:
+        self.door, self.seconds = Door(app), seconds
+        more = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": LAST_SECONDS}
+        super().__init__(uvicorn.Config(self.door, host=host, port=port, **more))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.door.closed_at is not None:

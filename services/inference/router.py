@@ -4,14 +4,12 @@ A request goes to the least busy of those that are ready. Where a server cannot 
 its GPU, it goes to the next one, as long as nothing of the answer has been passed on.
 """
 
-import argparse
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.inference import access
 from services.inference.client import Left, broken_off, while_there
-from services.inference.door import Door, Server
+from services.inference.door import Server, address
 from services.inference.engine import Unavailable
 from services.inference.protocol import error
 from services.inference.replicas import Replica, Replicas, is_stream
@@ -36,7 +34,6 @@ FULL = 429
 OF_ONE_HOP = {
     "connection", "content-length", "date", "host", "keep-alive", "server", "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
-LAST_SECONDS = 5  # for what goes on after TANDEM_DRAIN_SECONDS to notice that it was cut off
 
 
 def create_app(replicas: Replicas) -> Starlette:
@@ -140,26 +137,14 @@ def _of_both_hops(headers: Any) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="0.0.0.0")
-    parser.add_argument("--port", type=int, default=8000)
-    values = parser.parse_args()
+    host, port = address(__doc__)
     logs.to_stdout("router")
     settings = environment.load()
     urls = settings.inference_replicas.split()
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
         says = "must name the inference servers, as http://inference-1:8000, with blanks between them"
         raise SystemExit(f"TANDEM_INFERENCE_REPLICAS {says}; it is {settings.inference_replicas!r}.")
-    door = Door(create_app(Replicas(urls)))
-    config = uvicorn.Config(
-        door,
-        host=values.host,
-        port=values.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=LAST_SECONDS,
-    )
-    Server(config, door, settings.drain_seconds).run()
+    Server(create_app(Replicas(urls)), host, port, settings.drain_seconds).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from shared import hub
 from shared.harmony import Encoder, Piece
 from shared.settings import Settings
 from tests import checkpoints
-from tests.engines import BASE, GPU, PROMPTS, TOKENS, Asked, unsloth, vllm
+from tests.engines import BASE, GPU, PROMPTS, TOKENS, Asked, cut_short, unsloth, vllm
 from tests.judge import Judge
 
 RUNNING, WAITING = 4, 2
@@ -240,21 +239,7 @@ def test_an_adapter_of_a_rank_beyond_vllms_room_has_the_engine_loaded_again(
 
 
 def test_closing_ends_what_is_being_answered_and_nothing_begins_any_more(asked: Asked) -> None:
-    async def read() -> int:
-        answer, count = asked.engine.generate(PROMPTS[0], Sampling(900, temperature=0), BASE), 0
-        try:
-            async for tokens in answer:
-                count += len(tokens)
-                closing.set()
-        except Closed:
-            return count
-        pytest.fail("the answer went on to its end")
-
-    closing = threading.Event()
-    closer = threading.Thread(target=lambda: closing.wait(60) and asked.engine.close())
-    closer.start()
-    assert 0 < asked.run(read()) < 900
-    closer.join(60)
+    assert 0 < asked.run(cut_short(asked.engine, PROMPTS[0])) < 900
     with pytest.raises(Closed):
         asked.ask()
 

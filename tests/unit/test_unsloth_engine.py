@@ -14,9 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
-from services.inference.door import Door, Server
+from services.inference.door import Server
 from services.inference.engine import Closed, Sampling, Weights
 from services.inference.unsloth import engine as module
 from services.inference.unsloth.engine import UnslothEngine
@@ -25,6 +24,7 @@ from shared.harmony import Encoder
 from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import BASE, free_port, wait_for
+from tests.engines import cut_short
 from tests.unit.exposition import inference, parse
 from tests.unit.test_registry import card
 from tests.unit.tiny_adapter import make_adapter
@@ -39,8 +39,7 @@ class Live:
     def __init__(self, settings: Settings, encoder: Encoder, engine: UnslothEngine) -> None:
         self.engine, port = engine, free_port()
         self.url = f"http://127.0.0.1:{port}"
-        door = Door(inference(settings, encoder, engine))
-        self.server = Server(uvicorn.Config(door, port=port, log_config=None), door, settings.drain_seconds)
+        self.server = Server(inference(settings, encoder, engine), "127.0.0.1", port, settings.drain_seconds)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         wait_for(lambda: self.server.started, 10, "the server listens")
@@ -179,22 +178,8 @@ def test_a_strange_adapter_is_a_400_that_says_why(live: Live, store: Store, tmp_
 
 
 def test_a_closed_engine_ends_its_answers_and_lets_the_model_go(live: Live) -> None:
-    async def read() -> int:
-        answer, count = live.engine.generate([1, 2], Sampling(900), Weights("base", "b" * 64)), 0
-        try:
-            async for tokens in answer:
-                count += len(tokens)
-                closing.set()
-        except Closed:
-            return count
-        pytest.fail("the answer went on to its end")
-
     model = weakref.ref(live.engine.batch.adapters.model)
-    closing = threading.Event()
-    closer = threading.Thread(target=lambda: closing.wait() and live.engine.close())
-    closer.start()
-    assert 0 < asyncio.run(read()) < 900
-    closer.join()
+    assert 0 < asyncio.run(cut_short(live.engine, [1, 2])) < 900
     assert model() is None
     with pytest.raises(Closed):
         asyncio.run(anext(live.engine.generate([1], Sampling(1), Weights("base", "b" * 64))))

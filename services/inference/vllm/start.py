@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.inference.vllm.progress import followed
-from services.inference.vllm.room import Needs, card
+from services.inference.vllm.room import Card, Needs, card
 from shared import registry
 from shared.settings import Settings
 from shared.store import Store
@@ -43,21 +43,21 @@ def arguments(folder: Path, settings: Settings) -> dict[str, Any]:
 
     found = card()
     count, total, free = (found.count, found.total, found.free) if found else (1, None, None)
-    needs = Needs(folder, settings, ranks(settings), count)
+    needed = needs(folder, settings, found)
     return {
         "model": str(folder),
         "max_model_len": settings.context_tokens,
         "max_num_seqs": settings.sequences,
-        "kv_cache_memory_bytes": needs.cache,
+        "kv_cache_memory_bytes": needed.cache,
         # with the cache's size given, this is only how much has to be free when it starts
-        "gpu_memory_utilization": min(needs.bytes(free) / total, SHARE) if total else SHARE,
+        "gpu_memory_utilization": min(needed.bytes(free) / total, SHARE) if total else SHARE,
         "tensor_parallel_size": count,
         "enable_prefix_caching": True,
         "cudagraph_capture_sizes": graphs(settings.sequences),
         "enable_lora": True,
-        "max_loras": needs.places(free),
+        "max_loras": needed.places(free),
         "max_cpu_loras": settings.kept_adapters,
-        "max_lora_rank": needs.rank,
+        "max_lora_rank": needed.rank,
         **({"worker_cls": "services.inference.vllm.worker.Worker"} if found else {}),  # our kernels for adapters
         "logprobs_mode": "raw_logprobs",  # before temperature and bias
         # the notation of our grammars, which are over the whole answer, its thinking included
@@ -74,6 +74,11 @@ def graphs(sequences: int) -> list[int]:
     records gpt-oss 83 sizes, each with and without adapters, and half a minute goes by at each start."""
     decoding = [n for n in (1, 2, 4, *range(8, sequences, 8)) if n < sequences]
     return sorted({*decoding, sequences, *(n for n in range(128, 1025, 128) if n > sequences)})
+
+
+def needs(folder: Path, settings: Settings, found: Card | None) -> Needs:
+    """What vLLM takes of each GPU, with the adapters that are published."""
+    return Needs(folder, settings, ranks(settings), found.count if found else 1)
 
 
 def ranks(settings: Settings) -> list[int]:
