@@ -9,6 +9,8 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
+import services.trainer.unsloth_first  # noqa: F401, I001
+
 from services.trainer import attention
 from services.trainer.packing import Flat
 from tests.unit.test_packing import made
