@@ -85,9 +85,9 @@ class Footprint:
 
 
 def decode(planner: Planner, recipe: Recipe, longest: int) -> None:
-    """Have Unsloth decode MXFP4 experts a tile at a time where there is no room for a layer's as a whole."""
-    if not planner.decodes(recipe, longest):
-        os.environ["UNSLOTH_MXFP4_FUSED_GEMM"] = "1"
+    """Have Unsloth decode MXFP4 experts a tile at a time where there is no room for a layer's as a whole, and else let it
+    choose, also in a process that trained in tiles before."""
+    os.environ["UNSLOTH_MXFP4_FUSED_GEMM"] = "auto" if planner.decodes(recipe, longest) else "1"
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
