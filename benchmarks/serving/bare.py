@@ -1,4 +1,5 @@
-"""The baseline: vLLM's `LLM` without a server around it, with its own defaults.
+"""The baseline: vLLM's `LLM` without a server around it, with its own defaults. CUDA graphs are recorded of the sizes alone that
+are measured, since each takes a start half a second.
 
 python -m benchmarks.serving.bare CHECKPOINT                      the base, by streams
 python -m benchmarks.serving.bare CHECKPOINT OUT.npz ADAPTER...   32 streams over these adapters, nothing tuned
@@ -10,6 +11,7 @@ of the vocabulary as the next one: natural log-probabilities [prompts, vocabular
 import os
 
 os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"  # nothing is drawn here; compiling it takes a minute and a half
 os.environ.pop("VLLM_TUNED_CONFIG_FOLDER", None)
 
 import sys
@@ -23,15 +25,14 @@ from vllm.lora.request import LoRARequest
 from benchmarks.serving.speed import MIXED, PROOF_PROMPTS, PROOF_TOKENS, RANK, STREAMS, decode, prompts, tell
 
 OPTIONS = {"max_model_len": 2048, "gpu_memory_utilization": 0.6, "max_num_seqs": max(STREAMS)}
+GRAPHS = {"compilation_config": {"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]}}
 FAIR = {"skip_tokenizer_init": True, "enable_prefix_caching": False}  # tokens only; no prompt comes twice
 
 
 def main(checkpoint: str, out: str | None, adapters: list[str]) -> None:
     lora = {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": RANK, "max_logprobs": -1}
-    began = time.monotonic()
-    llm = LLM(model=checkpoint, **OPTIONS, **FAIR, **(lora if adapters else {}))
+    llm = LLM(model=checkpoint, **OPTIONS, **GRAPHS, **FAIR, **(lora if adapters else {}))
     requests = [LoRARequest(Path(folder).parent.name, n, folder) for n, folder in enumerate(adapters, 1)]
-    tell("bare_lora_start_s" if adapters else "bare_start_s", time.monotonic() - began)
     if out:
         tell("bare_adapters_8", decode(lambda tokens: seconds(llm, MIXED, tokens, requests), MIXED))
         np.savez(out, base=next_tokens(llm, None), adapter=next_tokens(llm, requests[0]))

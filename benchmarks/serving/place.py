@@ -65,13 +65,13 @@ class Place:
             for _ in child.lines():
                 pass
 
-    def program(self, name: str, command: list[str]) -> Child:
-        """A program, in the surroundings that the benchmark itself has."""
-        return Child(name, command, self.log(name), {**os.environ, **here()}, ROOT)
+    def program(self, name: str, command: list[str], **environment: str) -> Child:
+        """A program, in the surroundings that the benchmark itself has, and what else of them is named."""
+        return Child(name, command, self.log(name), {**os.environ, **here(), **environment}, ROOT)
 
-    def python(self, name: str, module: str, *arguments: str) -> Child:
+    def python(self, name: str, module: str, *arguments: str, **environment: str) -> Child:
         """A module of the benchmark, in the same surroundings."""
-        return self.program(name, [sys.executable, "-m", module, *arguments])
+        return self.program(name, [sys.executable, "-m", module, *arguments], **environment)
 
     def service(self, program: str, name: str | None = None, **settings: str) -> Child:
         """One of the product's programs, as its local stack starts it, with these settings beside the usual ones. Its log has

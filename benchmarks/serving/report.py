@@ -11,10 +11,10 @@ HEAD = """# Serving gpt-oss-20b
 
 Made by `python -m benchmarks.serving`. The weights are random and of the real shapes: speed and memory depend on the shapes.
 Ours is `python -m services.inference` as it is delivered, asked over HTTP by processes of their own, with streams of server-sent
-events; adapters are enabled, and 128 requests answered at once. Bare is vLLM's `LLM` in Python, and llama.cpp its own
-`llama-batched-bench`, on the same GPU, one after the other. Prompts are 128 random tokens, new each time, answers 128, greedy.
-Tokens a second are those of all streams together after the first of each: what answers of 128 tokens take longer than answers
-of one, the median of three rounds after a warm one.
+events; adapters are enabled, and 128 requests answered at once. Bare is vLLM's `LLM` in Python, with its engine in a process of
+its own or in the same one, whichever is faster, and llama.cpp its own `llama-batched-bench`, on the same GPU, one after the
+other. Prompts are 128 random tokens, new each time, answers 128, greedy. Tokens a second are those of all streams together after
+the first of each: what answers of 128 tokens take longer than answers of one, the median of three rounds after a warm one.
 
 """
 Measured = dict[str, dict[str, Any]]  # by name: {"value", "device", "date"}
@@ -45,7 +45,7 @@ def _rows() -> Iterator[Row]:
     yield Row("ttft_ms", "ours_ttft_ms", 60, "ms", "first token after a prompt of 1,000, one stream; baseline: at most")
     told = "the GPU's memory with settings as they come, 32,768 tokens of KV cache, 8 adapters; baseline: at most"
     yield Row("resident_gib", "ours_resident_gib", 20, "GiB", told)
-    told = "process start until /health says ok, kernels compiled by an earlier start; baseline: at most"
+    told = "process start until /health says ok, the second start with these settings; baseline: at most"
     yield Row("start_s", "ours_start_s", 75, "s", told)
     yield Row(
         "health_ms", "ours_health_ms", 50, "ms", "99th percentile of /health, 128 streams at work; baseline: at most"

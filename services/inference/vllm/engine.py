@@ -92,7 +92,8 @@ class VllmEngine:
                     if part.finish_reason == "error":
                         raise Unavailable(STUCK)
                     if part.finish_reason is None:
-                        await asyncio.sleep(self.inside / READS)  # what comes meanwhile, vLLM puts together
+                        left = len(prompt) + sampling.max_tokens - held
+                        await asyncio.sleep(pause(self.inside, len(part.token_ids), left))
         except EngineDeadError as error:
             raise (Closed() if self.engine is None else Unavailable(DIED)) from error
         except EngineGenerateError as error:
@@ -152,6 +153,12 @@ class VllmEngine:
         except Exception as error:
             raise Unfit(f"vLLM cannot apply the adapter {weights.name}: {error}") from error
         return request
+
+
+def pause(inside: int, came: int, left: int) -> float:
+    """Seconds until an answer is read again, of so many `inside`: what comes meanwhile, vLLM puts together. No more than the
+    `left` tokens that it may still have take, at the pace of those that `came` since the last time."""
+    return inside / READS * min(1, left / max(came, 1))
 
 
 def parameters(prompt: list[int], sampling: Sampling) -> Any:
