@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from services.trainer.child import Refused
 
+INTEGERS = "2.13"  # of PyTorch, whose FSDP2 takes them (https://github.com/pytorch/pytorch/issues/177844)
+
 
 def shard(model: Any, ranks: int) -> tuple[int, int]:
     """Keep of each decoder layer this rank's part alone, on its GPU, and there the rest of the base; returns the bytes of
@@ -77,5 +79,7 @@ def _keep_nf4() -> None:
     from unsloth.models.fsdp2_qlora import patch_fsdp2_params4bit
 
     done, why = patch_fsdp2_params4bit()
+    if torch.__version__ < INTEGERS:  # compared as versions are
+        done, why = False, f"PyTorch {torch.__version__} shards no integers, {INTEGERS} does"
     if not done:
         raise Refused(f"NF4 weights cannot be sharded here: {why}. Set shard to never, or precision to bf16.")
