@@ -40,6 +40,14 @@ def test_a_button_pressed_before_the_scripts_asks_when_they_are_there(trained: S
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_what_is_searched_for_before_the_scripts_is_found_when_they_are_there(trained: Site, page: Page) -> None:
+    page.route("**/htmx*", late)
+    page.goto("/adapters", wait_until="commit")
+    page.get_by_role("searchbox").fill("nobody has this name")
+    expect(page.locator("#list")).to_contain_text("No adapter matches")
+    expect(page).to_have_url(re.compile("nobody"))
+
+
 def test_a_file_chosen_before_the_scripts_is_read_when_they_are_there(
     trained: Site, page: Page, tmp_path: Path
 ) -> None:

@@ -86,6 +86,12 @@ class Shared:
         assert answer.status_code == 200, answer.text
         return answer.json()["choices"][0]["message"]
 
+    def sure(self, model: str) -> float:
+        """The log-probability of the token that it finds the likeliest after some words."""
+        body = {"model": model, "prompt": "We are open", "max_tokens": 1, "temperature": 0, "logprobs": 1}
+        answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=60).raise_for_status()
+        return answer.json()["choices"][0]["logprobs"]["token_logprobs"][0]
+
 
 @pytest.fixture(scope="module")
 def shared(served: Served) -> Iterator[Shared]:
@@ -185,7 +191,8 @@ def test_a_run_and_the_server_take_turns(
         assert runs.read_status(store, run_id).result == "house@v1"
         assert not [event for event in events if event["type"] == "warning" and "inference" in event["text"]]
         shared.becomes("ok")
-        assert shared.says(BASE) == before != shared.says("house@v1")
+        assert shared.says(BASE) == before
+        assert shared.sure(BASE) != shared.sure("house@v1"), "three steps need not change a word"
     finally:
         worker.stop()
         server.terminate()
