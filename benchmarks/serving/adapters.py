@@ -31,7 +31,7 @@ from vllm import LLM, SamplingParams
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.lora.request import LoRARequest
 
-from benchmarks.serving.bare import FAIR, GRAPHS, OPTIONS, seconds
+from benchmarks.serving.bare import FAIR, OPTIONS, seconds
 from benchmarks.serving.speed import ADAPTERS, MIXED, RANK, decode, prompts
 from services.inference.vllm import lora
 from shared.store import Store
@@ -51,7 +51,7 @@ class Served:
         paths = {name: str(Store(folder).adapter(f"{name}@v1")) for name in ADAPTERS}
         self.adapters = [LoRARequest(name, n, path) for n, (name, path) in enumerate(paths.items(), 1)]
         self.llm = LLM(
-            model=str(checkpoint), **OPTIONS, **GRAPHS, **FAIR, enable_lora=True, max_loras=len(ADAPTERS), max_lora_rank=RANK,
+            model=str(checkpoint), **OPTIONS, **FAIR, enable_lora=True, max_loras=len(ADAPTERS), max_lora_rank=RANK,
             worker_cls="services.inference.vllm.worker.Worker",
         )  # fmt: skip
 

@@ -24,14 +24,18 @@ from vllm.lora.request import LoRARequest
 
 from benchmarks.serving.speed import MIXED, PROOF_PROMPTS, PROOF_TOKENS, RANK, STREAMS, decode, prompts, tell
 
-OPTIONS = {"max_model_len": 2048, "gpu_memory_utilization": 0.6, "max_num_seqs": max(STREAMS)}
-GRAPHS = {"compilation_config": {"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]}}
+OPTIONS = {
+    "max_model_len": 2048,
+    "gpu_memory_utilization": 0.6,
+    "max_num_seqs": max(STREAMS),
+    "compilation_config": {"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]},
+}
 FAIR = {"skip_tokenizer_init": True, "enable_prefix_caching": False}  # tokens only; no prompt comes twice
 
 
 def main(checkpoint: str, out: str | None, adapters: list[str]) -> None:
     lora = {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": RANK, "max_logprobs": -1}
-    llm = LLM(model=checkpoint, **OPTIONS, **GRAPHS, **FAIR, **(lora if adapters else {}))
+    llm = LLM(model=checkpoint, **OPTIONS, **FAIR, **(lora if adapters else {}))
     requests = [LoRARequest(Path(folder).parent.name, n, folder) for n, folder in enumerate(adapters, 1)]
     if out:
         tell("bare_adapters_8", decode(lambda tokens: seconds(llm, MIXED, tokens, requests), MIXED))

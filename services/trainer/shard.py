@@ -78,8 +78,9 @@ def _keep_nf4() -> None:
     """Have FSDP2 keep the scales of NF4 weights with what it gathers: it makes plain parameters of them."""
     from unsloth.models.fsdp2_qlora import patch_fsdp2_params4bit
 
-    done, why = patch_fsdp2_params4bit()
     if torch.__version__ < INTEGERS:  # compared as versions are
         done, why = False, f"PyTorch {torch.__version__} shards no integers, {INTEGERS} does"
+    else:
+        done, why = patch_fsdp2_params4bit()
     if not done:
         raise Refused(f"NF4 weights cannot be sharded here: {why}. Set shard to never, or precision to bf16.")

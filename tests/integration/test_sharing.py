@@ -192,7 +192,8 @@ def test_a_run_and_the_server_take_turns(
         assert not [event for event in events if event["type"] == "warning" and "inference" in event["text"]]
         shared.becomes("ok")
         assert shared.says(BASE) == before
-        assert shared.sure(BASE) != shared.sure("house@v1"), "three steps need not change a word"
+        moved = abs(shared.sure("house@v1") - shared.sure(BASE))
+        assert moved > 1e-3, "three steps need not change a word, and change more than rounding does"
     finally:
         worker.stop()
         server.terminate()
