@@ -14,7 +14,7 @@ Ours is `python -m services.inference` as it is delivered, asked over HTTP by pr
 events; adapters are enabled, and 128 requests answered at once. Bare is vLLM's `LLM` in Python, with its engine in a process of
 its own or in the same one, whichever is faster, and llama.cpp its own `llama-batched-bench`, on the same GPU, one after the
 other. Prompts are 128 random tokens, new each time, answers 128, greedy. Tokens a second are those of all streams together after
-the first of each: what answers of 128 tokens take longer than answers of one, the median of three rounds after a warm one.
+the first of each: what answers of 128 tokens take longer than answers of one, the medians of five rounds after warm ones.
 
 """
 Measured = dict[str, dict[str, Any]]  # by name: {"value", "device", "date"}

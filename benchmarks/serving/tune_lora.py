@@ -20,11 +20,11 @@ import torch
 from vllm.config.lora import LoRAConfig
 from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
 
-from services.inference.vllm import lora
+from services.inference.vllm import experts, lora
 from services.inference.vllm.lora_kernels import Blocks, Rows, expand, shrink
 
 SLOTS, RANK, HIDDEN, EXPERTS, PER_TOKEN = 8, 16, 2880, 32, 4
-OUTER, INNER = 3072, 2944  # of the experts, as vLLM pads them for Marlin
+OUTER, INNER = experts.padded(HIDDEN, HIDDEN)  # of the experts
 MANY = 1 << 20  # tokens: all of them for our kernels
 REPLAYS = 20
 BASE = [torch.empty(EXPERTS, 2 * INNER, OUTER, device="meta"), torch.empty(EXPERTS, OUTER, INNER, device="meta")]

@@ -190,12 +190,13 @@ def test_an_answer_by_a_schema_follows_it_also_from_what_has_begun(
 
 
 def test_an_answer_by_a_schema_may_think_before(asked: Asked, encoder: Encoder) -> None:
-    grammar = answer_grammar(SCHEMA)
+    begun, grammar = text(encoder, "<|channel|>", "analysis", "<|message|>"), answer_grammar(SCHEMA)
     against = {5: 30.0}  # what it would say if it might say anything
-    answer = ids(asked.ask(PROMPTS[0], grammar=grammar, stops=STOPS, max_tokens=30, logit_bias=against))
+    more = {"grammar": grammar, "begun": len(begun), "stops": STOPS, "max_tokens": 30, "logit_bias": against}
+    answer = ids(asked.ask(PROMPTS[0] + begun, **more))
     assert 5 in answer, "thinking is free"
     constraint = Constraint(encoder, grammar)
-    for token in answer:
+    for token in begun + answer:
         constraint.advance(token)  # raises where the grammar does not allow it
 
 
