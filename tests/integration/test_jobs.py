@@ -20,6 +20,8 @@ from shared.store import Store
 from tests.conftest import wait_for
 from tests.integration.conftest import Worker, ended
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 FAST = {"steps": STEPS, "save_every": 4, "evaluate_every": 6, "batch_size": 2, "validation_share": 0.1}
 

@@ -17,7 +17,8 @@ from shared.settings import Settings
 from shared.store import Store
 from tests.conftest import environment
 
-pytestmark = pytest.mark.timeout(900)  # several starts of Python and torch, on what may be a busy machine
+# Several starts of Python and torch, on what may be a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # 35 training rows, 8 a step: each pass begins in the middle of a step. No checkpoint, validation or point of the
 # curve falls where the others do.

@@ -19,7 +19,8 @@ from tests.integration.test_jobs import alive, children, steps_told
 from tests.integration.test_resume import VALUES as FAST
 from tests.integration.test_resume import create, curve, finish, has_checkpoint, train
 
-pytestmark = pytest.mark.timeout(900)  # several starts of Python and torch, on what may be a busy machine
+# Several starts of Python and torch, on what may be a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 VALUES: dict[str, Any] = {"log_every": 1, "save_every": 3, "gpus": 2}
 STEPS = list(range(1, 11))
