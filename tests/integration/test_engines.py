@@ -189,14 +189,16 @@ def test_an_answer_by_a_schema_follows_it_also_from_what_has_begun(
         assert said["open"] in ("yes", "no") and said["hours"] in (1, 2, 3) and len(said) == 2
 
 
-def test_an_answer_by_a_schema_may_think_before(asked: Asked, encoder: Encoder) -> None:
-    begun, grammar = text(encoder, "<|channel|>", "analysis", "<|message|>"), answer_grammar(SCHEMA)
+@pytest.mark.parametrize("begun", [(), ("<|channel|>", "analysis", "<|message|>")])
+def test_an_answer_by_a_schema_may_think_before(asked: Asked, encoder: Encoder, begun: tuple[str, ...]) -> None:
+    start, grammar = text(encoder, *begun), answer_grammar(SCHEMA)
     against = {5: 30.0}  # what it would say if it might say anything
-    more = {"grammar": grammar, "begun": len(begun), "stops": STOPS, "max_tokens": 30, "logit_bias": against}
-    answer = ids(asked.ask(PROMPTS[0] + begun, **more))
-    assert 5 in answer, "thinking is free"
+    more = {"grammar": grammar, "begun": len(start), "stops": STOPS, "max_tokens": 30, "logit_bias": against}
+    answer = ids(asked.ask(PROMPTS[0] + start, **more))
+    if begun or not GPU:  # random weights, which a GPU has, may go to the answer by themselves
+        assert 5 in answer, "thinking is free"
     constraint = Constraint(encoder, grammar)
-    for token in begun + answer:
+    for token in start + answer:
         constraint.advance(token)  # raises where the grammar does not allow it
 
 

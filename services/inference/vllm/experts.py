@@ -17,10 +17,9 @@ def install() -> None:
     from vllm.model_executor.layers.quantization import mxfp4
 
     mxfp4.mxfp4_round_up_hidden_size_and_intermediate_size = sizes
-    make = getattr(
-        marlin_moe, "marlin_make_workspace_new", None
-    )  # of 0.26, which clears its kernels' locks in each layer,
-    if make is not None and not hasattr(make, "cache_info"):  # though they leave them clear; 0.32 keeps them
+    # vLLM 0.26 clears its kernels' locks in each layer, though they leave them clear; 0.32 keeps them by itself.
+    make = getattr(marlin_moe, "marlin_make_workspace_new", None)
+    if make is not None and not hasattr(make, "cache_info"):
         marlin_moe.marlin_make_workspace_new = cache(make)
 
 
